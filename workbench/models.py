@@ -1,0 +1,132 @@
+"""Loading a language model as a TransformerLens bridge: the embedded model, a local directory, a hub name.
+
+Nothing here opens a connection unless the caller names a model of a hub. A directory is inspected before
+TransformerLens sees it, because `boot_transformers` accepts a directory without tokenizer files and then
+silently makes an empty tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from workbench.errors import UserError
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+EMBEDDED = "embedded"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
+
+
+def data_dir() -> Path:
+    """The project's data folder: the checkout's `data/` where there is one, else the installed copy."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "data"
+    return checkout if checkout.is_dir() else package / "_data"
+
+
+def embedded_model_dir() -> Path:
+    """The directory of the language model that ships with the workbench."""
+    return data_dir() / "model"
+
+
+def _check_directory(folder: Path) -> None:
+    """Refuse a directory that is not a whole Hugging Face model with its tokenizer."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"model directory {str(folder)!r} has no config.json: give a Hugging Face directory")
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
+        raise UserError(f"model directory {str(folder)!r} has no .safetensors weights: save the model as safetensors")
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"model directory {str(folder)!r} has no tokenizer files ({', '.join(TOKENIZER_FILES[:3])}, ...): "
+            "save the tokenizer into it with tokenizer.save_pretrained"
+        )
+
+
+def resolve_model(source: str | Path) -> str:
+    """The argument for TransformerLens: a checked local directory, or a hub name as it is.
+
+    Raises:
+        UserError: the source looks like a path and is no model directory.
+    """
+    if str(source) == EMBEDDED:
+        source = embedded_model_dir()
+    path = Path(source).expanduser()
+    if path.is_dir():
+        _check_directory(path)
+        return str(path)
+    looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or os.sep * 2 in str(source)
+    if looks_like_path or path.exists() or str(source).count("/") > 1:
+        raise UserError(
+            f"model {str(source)!r} is not a directory: give {EMBEDDED!r}, a Hugging Face directory or a hub name"
+        )
+    return str(source)
+
+
+def load_model(
+    source: str | Path = EMBEDDED, *, device: str | None = None, dtype: torch.dtype = torch.float32
+) -> TransformerBridge:
+    """A TransformerLens bridge in evaluation mode with frozen parameters.
+
+    Args:
+        source: `"embedded"`, a Hugging Face directory, or a hub name (the only case that may use the network).
+        device: Torch device; by default CUDA where there is one, else the CPU.
+        dtype: Parameter dtype.
+
+    Raises:
+        UserError: the source is neither, or its files are incomplete.
+    """
+    name = resolve_model(source)
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    try:
+        model = TransformerBridge.boot_transformers(name, device=device or default_device(), dtype=dtype)
+    except OSError as error:
+        raise UserError(
+            f"model {str(source)!r} could not be loaded: it is no local directory and no hub answered for it"
+        ) from error
+    model.eval().requires_grad_(False)
+    return model
+
+
+def default_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def model_hash(model: nn.Module) -> str:
+    """SHA-256 over the names, shapes, dtypes and bytes of all parameters, computed once per loaded model."""
+    known = model.__dict__.get("_workbench_hash")
+    if known is None:
+        known = model.__dict__["_workbench_hash"] = _hash_parameters(model)
+    return known
+
+
+def _hash_parameters(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+    parameters: dict[str, Any] = dict(_unwrapped(model).named_parameters())
+    for name in sorted(parameters):
+        tensor = parameters[name].detach()
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The bridge's own Hugging Face or native model, so that wrapping does not change the hash."""
+    original = getattr(model, "original_model", None)
+    return original if isinstance(original, nn.Module) else model

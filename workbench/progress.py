@@ -1,0 +1,74 @@
+"""Progress as plain lines: what is being done, how fast, how long is left.
+
+Lines instead of widgets or carriage returns, because the same text must be readable in a terminal, in a
+notebook's saved output and in a CI log.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+
+def seconds_text(seconds: float) -> str:
+    """`75.2` -> `1 min 15 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+class Progress:
+    """Counts done units of a known total and prints a line at most every `interval_s` seconds.
+
+    >>> with Progress(1_000, "capturing", "tokens") as progress:
+    ...     progress.advance(500)
+    """
+
+    def __init__(
+        self,
+        total: int,
+        label: str,
+        unit: str,
+        *,
+        done: int = 0,
+        interval_s: float = 2.0,
+        write: Callable[[str], object] | None = None,
+    ) -> None:
+        self.total, self.label, self.unit = total, label, unit
+        self.done = self._resumed_at = done
+        self._interval_s, self._write = interval_s, write or self._print
+        self._started = self._shown = time.monotonic()
+
+    @staticmethod
+    def _print(line: str) -> None:
+        print(line, file=sys.stdout, flush=True)
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Count `n` more units; `note` (for instance the loss) is shown at the end of the line."""
+        self.done += n
+        now = time.monotonic()
+        if now - self._shown >= self._interval_s:
+            self._shown = now
+            self._write(self.line(note))
+
+    def line(self, note: str = "") -> str:
+        """The present state as one line of text."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = (self.done - self._resumed_at) / elapsed
+        left = seconds_text((self.total - self.done) / rate) if rate > 0 else "unknown time"
+        share = 100 * self.done / self.total if self.total else 100
+        text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f}%), {rate:,.0f} {self.unit}/s"
+        return f"{text}, {left} left" + (f", {note}" if note else "")
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None):
+        elapsed = time.monotonic() - self._started
+        if kind is None and elapsed >= self._interval_s:
+            self._write(f"{self.label}: {self.done:,} {self.unit} in {seconds_text(elapsed)}")
