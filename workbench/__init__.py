@@ -1,0 +1,48 @@
+"""workbench: interpretability of transformer language models, from activations to a report.
+
+    text -> tokens -> activations -> dictionary -> features -> circuit -> ablation -> report
+
+This page lists the names that a notebook types. A name is imported when it is first used, so that
+`import workbench` costs nothing and a missing optional tool hurts only where it is needed. No name here is
+also a module's: `workbench.capture` is the module, its function is `workbench.capture.capture`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_WHERE = {
+    "ActivationStore": "workbench.store",
+    "CircuitGraph": "workbench.panels",
+    "FeatureCard": "workbench.panels",
+    "FeatureStore": "workbench.features",
+    "UserError": "workbench.errors",
+    "ablate": "workbench.circuits",
+    "build_features": "workbench.features",
+    "capture_forward": "workbench.hooks",
+    "hook_names": "workbench.hooks",
+    "load_dictionary": "workbench.dictionaries",
+    "load_model": "workbench.models",
+    "make_task": "workbench.tasks",
+    "model_hash": "workbench.models",
+    "open_store": "workbench.capture",
+    "run_chain": "workbench.runs",
+    "trace": "workbench.circuits",
+    "train": "workbench.training",
+    "write_report": "workbench.reports",
+}
+
+__all__ = list(_WHERE)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

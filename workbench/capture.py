@@ -44,8 +44,14 @@ def open_store(run: Path, hook: str | None = None) -> ActivationStore:
     if hook is None and len(made) == 1:
         hook = made[0]
     if hook is None or hook not in made:
-        what = f"hook {hook!r} was not captured in run {str(run)!r}" if hook else f"run {str(run)!r}: name a hook"
-        raise UserError(f"{what}; captured: {', '.join(made)}" if made else f"run {str(run)!r}: capture first")
+        what = (
+            f"hook {hook!r} was not captured in run {str(run)!r}"
+            if hook
+            else f"run {str(run)!r}: name a hook"
+        )
+        raise UserError(
+            f"{what}; captured: {', '.join(made)}" if made else f"run {str(run)!r}: capture first"
+        )
     try:
         return ActivationStore.open(store_folder(run, hook))
     except StoreError as error:
@@ -89,7 +95,9 @@ def capture(
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not a storage type; {nearest(dtype, DTYPES)}")
     if n_tokens < 1 or batch_blocks < 1 or not hooks:
-        raise UserError(f"n_tokens {n_tokens} and batch_blocks {batch_blocks} must be at least 1, and hooks not empty")
+        raise UserError(
+            f"n_tokens {n_tokens} and batch_blocks {batch_blocks} must be at least 1, and hooks not empty"
+        )
     bridge = load_model(model, device=device)
     names = [check_hook(bridge, name) for name in hooks]
     check_context(bridge, n_ctx)
@@ -164,12 +172,16 @@ def _forward_shard(
 def _rows(name: str, value: Tensor, shape: torch.Size) -> Float[Tensor, "block pos d"]:
     """One vector per position (heads side by side), the first position left out."""
     if value.shape[:2] != shape or value.ndim not in (3, 4):
-        raise UserError(f"hook {name!r} gives {tuple(value.shape)}, not one vector per token: choose another hook")
+        raise UserError(
+            f"hook {name!r} gives {tuple(value.shape)}, not one vector per token: choose another hook"
+        )
     return value[:, 1:].flatten(2)
 
 
 def _shard(
-    rows: Float[Tensor, "block pos1 d"], tokens: Int32[Tensor, "block pos"], document: Int32[Tensor, "block pos"]
+    rows: Float[Tensor, "block pos1 d"],
+    tokens: Int32[Tensor, "block pos"],
+    document: Int32[Tensor, "block pos"],
 ) -> Shard:
     n_blocks, width = rows.shape[:2]
     block = torch.arange(n_blocks, dtype=torch.int32).repeat_interleave(width)

@@ -49,7 +49,9 @@ def check_context(model: TransformerBridge, n_ctx: int) -> int:
     """
     longest = int(model.cfg.n_ctx)
     if not 2 <= n_ctx <= longest:
-        raise UserError(f"n_ctx {n_ctx} does not fit: this model's context is {longest} tokens and the least is 2")
+        raise UserError(
+            f"n_ctx {n_ctx} does not fit: this model's context is {longest} tokens and the least is 2"
+        )
     return n_ctx
 
 
@@ -85,7 +87,9 @@ def capture_forward(
         pass
     missing = wanted - seen.keys()
     if missing:
-        raise UserError(f"hook {min(missing)!r} did not fire in this model's forward pass: choose another hook point")
+        raise UserError(
+            f"hook {min(missing)!r} did not fire in this model's forward pass: choose another hook point"
+        )
     return seen
 
 

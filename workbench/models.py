@@ -43,7 +43,9 @@ def _check_directory(folder: Path) -> None:
     if not (folder / "config.json").exists():
         raise UserError(f"model directory {str(folder)!r} has no config.json: give a Hugging Face directory")
     if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_PATTERNS):
-        raise UserError(f"model directory {str(folder)!r} has no .safetensors weights: save the model as safetensors")
+        raise UserError(
+            f"model directory {str(folder)!r} has no .safetensors weights: save the model as safetensors"
+        )
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         raise UserError(
             f"model directory {str(folder)!r} has no tokenizer files ({', '.join(TOKENIZER_FILES[:3])}, ...): "
@@ -63,7 +65,9 @@ def resolve_model(source: str | Path) -> str:
     if path.is_dir():
         _check_directory(path)
         return str(path)
-    looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or os.sep * 2 in str(source)
+    looks_like_path = (
+        isinstance(source, Path) or str(source).startswith((".", "/", "~")) or os.sep * 2 in str(source)
+    )
     if looks_like_path or path.exists() or str(source).count("/") > 1:
         raise UserError(
             f"model {str(source)!r} is not a directory: give {EMBEDDED!r}, a Hugging Face directory or a hub name"

@@ -68,7 +68,9 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None):
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ):
         elapsed = time.monotonic() - self._started
         if kind is None and elapsed >= self._interval_s:
             self._write(f"{self.label}: {self.done:,} {self.unit} in {seconds_text(elapsed)}")

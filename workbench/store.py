@@ -74,7 +74,9 @@ class ActivationStore:
         if manifest is None:
             raise StoreError(f"no activation store in {str(folder)!r}: capture first")
         if not manifest["complete"]:
-            raise StoreError(f"the capture in {str(folder)!r} was interrupted: the same capture command continues it")
+            raise StoreError(
+                f"the capture in {str(folder)!r} was interrupted: the same capture command continues it"
+            )
         return cls(folder, manifest)
 
     @property
@@ -126,10 +128,14 @@ class ActivationStore:
             windows = self._windows(epoch, seed, window_shards)
             per_window = [sum(self.manifest["shards"][i]["rows"] for i in w) // batch_size for w in windows]
             if min(per_window) == 0:
-                raise StoreError(f"batch_size {batch_size} is larger than a window of the store ({self.n_rows} rows)")
+                raise StoreError(
+                    f"batch_size {batch_size} is larger than a window of the store ({self.n_rows} rows)"
+                )
             for number, (window, n_batches) in enumerate(zip(windows, per_window, strict=True)):
                 if index < n_batches:
-                    yield from self._window_batches(window, batch_size, (seed, epoch, number), index, n_batches)
+                    yield from self._window_batches(
+                        window, batch_size, (seed, epoch, number), index, n_batches
+                    )
                 index = max(0, index - n_batches)
             epoch += 1
 

@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ HELD_OUT_ONE_IN = 25
 STDLIB, STDLIB_HELD_OUT = "stdlib", "stdlib-heldout"
 
 
+@runtime_checkable
 class TokenizerLike(Protocol):
     """The part of a Hugging Face tokenizer that packing needs."""
 
@@ -102,7 +103,9 @@ def find_text(source: str) -> list[TextFile]:
     if source in (STDLIB, STDLIB_HELD_OUT):
         wanted = source == STDLIB_HELD_OUT
         return [f for f in stdlib_files() if is_held_out(f.name) == wanted and _readable(f)]
-    paths = sorted(p for p in map(Path, glob.glob(str(Path(source).expanduser()), recursive=True)) if p.is_file())
+    paths = sorted(
+        p for p in map(Path, glob.glob(str(Path(source).expanduser()), recursive=True)) if p.is_file()
+    )
     if not paths:
         raise UserError(
             f"text {source!r} matches no file: give {STDLIB!r}, {STDLIB_HELD_OUT!r}, or a path or glob of text files"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -19,6 +19,7 @@ from torch import Tensor
 from workbench.errors import UserError
 
 
+@runtime_checkable
 class TokenizerLike(Protocol):
     """The part of a Hugging Face tokenizer that tasks need."""
 

@@ -37,7 +37,7 @@ def brackets(rng: random.Random, tokenizer: TokenizerLike) -> PromptPair:
 def quotes(rng: random.Random, tokenizer: TokenizerLike) -> PromptPair:
     """`send(name, "old red value` -> `"`: the quote that opened the string closes it."""
     first, second = rng.sample("'\"", 2)
-    text = " ".join(rng.sample(words.ARGUMENTS + words.ADJECTIVES, rng.randint(2, 4)))
+    text = " ".join(rng.sample([*words.ARGUMENTS, *words.ADJECTIVES], rng.randint(2, 4)))
     argument, function = rng.choice(words.ARGUMENTS), rng.choice(words.FUNCTIONS)
     head = rng.choice((f"{argument} = ", f"{function}({argument}, ", f"{function}("))
     return text_pair(
@@ -82,7 +82,8 @@ def docstring(rng: random.Random, tokenizer: TokenizerLike) -> PromptPair:
     return text_pair(
         tokenizer,
         clean=frames.docstring_text(function, [*first, third, fourth], described, noun) + "\n    :param",
-        counterfactual=frames.docstring_text(function, [*first, fourth, third], described, noun) + "\n    :param",
+        counterfactual=frames.docstring_text(function, [*first, fourth, third], described, noun)
+        + "\n    :param",
         answer=f" {third}",
         counterfactual_answer=f" {fourth}",
     )

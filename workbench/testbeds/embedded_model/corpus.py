@@ -12,7 +12,6 @@ import json
 import random
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -114,20 +113,14 @@ def build(folder: Path, tokenizer: Tokenizer, *, seed: int) -> dict[str, int]:
     return counts
 
 
-@dataclass(frozen=True)
 class Blocks:
     """Training blocks of `n_ctx` ids, each starting with the end-of-text token; pure in (seed, index)."""
 
-    folder: Path
-    n_ctx: int
-    d_vocab: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        arrays = {k: np.load(self.folder / f"{k}.npy", mmap_mode="r") for k in SHARES if k != "repeated"}
-        orders = {k: self._order(k, (len(a) - 1) // (self.n_ctx - 1)) for k, a in arrays.items()}
-        object.__setattr__(self, "_arrays", arrays)
-        object.__setattr__(self, "_orders", orders)
+    def __init__(self, folder: Path, *, n_ctx: int, d_vocab: int, seed: int) -> None:
+        self.n_ctx, self.d_vocab, self.seed = n_ctx, d_vocab, seed
+        self._kinds = [kind for kind, share in SHARES.items() for _ in range(round(100 * share))]
+        self._arrays = {k: np.load(folder / f"{k}.npy", mmap_mode="r") for k in SHARES if k != "repeated"}
+        self._orders = {k: self._order(k, (len(a) - 1) // (n_ctx - 1)) for k, a in self._arrays.items()}
 
     def _order(self, kind: str, n_windows: int) -> np.ndarray:
         key = int(_digest(f"{kind}-{self.seed}".encode())[:8], 16)
@@ -138,18 +131,25 @@ class Blocks:
         return np.stack([self.block(index) for index in range(step * size, (step + 1) * size)])
 
     def block(self, index: int) -> np.ndarray:
-        """One block; its kind and its window follow from the index alone."""
-        rng = np.random.default_rng([self.seed, index])
-        kind = list(SHARES)[rng.choice(len(SHARES), p=list(SHARES.values()))]
+        """One block; its kind and its window follow from the index alone.
+
+        Every 100 blocks hold each kind exactly as often as its share says, in a seeded order.
+        """
+        cycle, place = divmod(index, len(self._kinds))
+        order = np.random.default_rng([self.seed, cycle]).permutation(self._kinds)
+        kind = str(order[place])
+        used = cycle * self._kinds.count(kind) + int((order[:place] == kind).sum())
         out = np.zeros(self.n_ctx, dtype=np.int64)
-        out[1:] = self._repeated(rng) if kind == "repeated" else self._window(kind, index)
+        out[1:] = self._repeated(index) if kind == "repeated" else self._window(kind, used)
         return out
 
-    def _window(self, kind: str, index: int) -> np.ndarray:
+    def _window(self, kind: str, used: int) -> np.ndarray:
+        """The next unused window of a kind; a kind that runs out starts over."""
         order, ids = self._orders[kind], self._arrays[kind]
-        start = int(order[int(index * SHARES[kind]) % len(order)]) * (self.n_ctx - 1)
+        start = int(order[used % len(order)]) * (self.n_ctx - 1)
         return ids[start : start + self.n_ctx - 1].astype(np.int64)
 
-    def _repeated(self, rng: np.random.Generator) -> np.ndarray:
+    def _repeated(self, index: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, index, 1])
         period = int(rng.integers(8, self.n_ctx // 2))
         return np.resize(rng.integers(1, self.d_vocab, size=period), self.n_ctx - 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
@@ -33,7 +32,7 @@ def export(folder: Path, target: Path) -> None:
     model.load_state_dict(weights, strict=False)
     model.tie_weights()
     with atomic_folder(target) as made:
-        model.to(torch.float32).save_pretrained(made)
+        model.save_pretrained(made)
         (made / "generation_config.json").unlink(missing_ok=True)
         save_tokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), made, n_ctx=config.n_ctx)
         for name in ("README.md", "card.json"):

@@ -86,7 +86,7 @@ def _brackets(rng: random.Random) -> str:
 
 def _quotes(rng: random.Random) -> str:
     q = rng.choice("'\"")
-    text = " ".join(rng.sample(words.ARGUMENTS + words.ADJECTIVES, rng.randint(1, 4)))
+    text = " ".join(rng.sample([*words.ARGUMENTS, *words.ADJECTIVES], rng.randint(1, 4)))
     a, b, f = rng.choice(words.ARGUMENTS), rng.choice(words.ARGUMENTS), rng.choice(words.FUNCTIONS)
     return rng.choice((f"{a} = {q}{text}{q}", f"{f}({b}, {q}{text}{q})", f"{a}[{q}{b}{q}] = {q}{text}{q}"))
 

@@ -8,17 +8,19 @@ and a checkpoint holds weights and optimiser state: an interrupted run, resumed,
 from __future__ import annotations
 
 import json
-import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from workbench.artifacts import read_json, write_json
 from workbench.testbeds.embedded_model.corpus import Blocks
 
 
@@ -32,7 +34,7 @@ class TrainConfig:
     n_heads: int = 8
     n_ctx: int = 256
     batch_size: int = 16
-    total_tokens: int = 36_000_000
+    total_tokens: int = 32_000_000
     warmup_steps: int = 100
     decay_frac: float = 0.3
     muon_lr: float = 0.015
@@ -109,14 +111,30 @@ def restore_optimisers(optimisers: list[torch.optim.Optimizer], flat: dict[str, 
         optimiser.load_state_dict(saved)
 
 
+@contextmanager
+def stop_between_steps() -> Iterator[list[int]]:
+    """Turn SIGINT and SIGTERM into an entry of the yielded list, so that a step is never cut in half."""
+    received: list[int] = []
+    old = {
+        s: signal.signal(s, lambda number, frame: received.append(number))
+        for s in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
 class Trainer:
     """One training run in `folder`; `run` continues from the last checkpoint if there is one."""
 
     def __init__(self, folder: Path, config: TrainConfig, *, device: str) -> None:
         self.folder, self.config, self.device = folder, config, device
-        self.model = new_model(config).to(device).train()
+        self.model = new_model(config).train()
+        self.model.to(torch.device(device))  # pyright: ignore[reportArgumentType]
         self.optimisers = new_optimisers(self.model, config)
-        self.blocks = Blocks(folder, config.n_ctx, config.d_vocab, config.seed)
+        self.blocks = Blocks(folder, n_ctx=config.n_ctx, d_vocab=config.d_vocab, seed=config.seed)
         self.step = 0
         self._restore()
 
@@ -124,7 +142,7 @@ class Trainer:
         state = self.folder / "state.json"
         if not state.exists():
             return
-        self.step = json.loads(state.read_text())["step"]
+        self.step = read_json(state)["step"]
         tensors = load_file(self.folder / f"checkpoint-{self.step}.safetensors", device=self.device)
         weights = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
         self.model.load_state_dict(weights, strict=False)
@@ -139,9 +157,7 @@ class Trainer:
         tensors |= {f"optim/{n}": t.contiguous() for n, t in optimiser_tensors(self.optimisers).items()}
         target = self.folder / f"checkpoint-{self.step}.safetensors"
         save_file(tensors, target)
-        temporary = self.folder / "state.json.tmp"
-        temporary.write_text(json.dumps({"step": self.step, "config": asdict(self.config)}))
-        os.replace(temporary, self.folder / "state.json")
+        write_json(self.folder / "state.json", {"step": self.step, "config": asdict(self.config)})
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old != target:
                 old.unlink()
@@ -162,22 +178,20 @@ class Trainer:
         return loss.detach()
 
     def run(self, *, checkpoint_every: int = 250, report_every: int = 25) -> None:
-        """Train to the end; Ctrl-C leaves a checkpoint from which the same command continues."""
-        recent: list[float] = []
+        """Train to the end; Ctrl-C finishes the step and leaves a checkpoint from which the same command continues."""
+        recent: list[Tensor] = []
         started, first = time.monotonic(), self.step
-        try:
-            while self.step < self.config.n_steps:
-                recent.append(float(self.train_step()))
+        with stop_between_steps() as stopping:
+            while self.step < self.config.n_steps and not stopping:
+                recent.append(self.train_step())
                 if self.step % report_every == 0:
-                    self._report(float(np.mean(recent)), started, first)
+                    self._report(float(torch.stack(recent).mean()), started, first)
                     recent.clear()
                 if self.step % checkpoint_every == 0:
                     self.checkpoint()
-        except KeyboardInterrupt:
-            print(f"\nstopped at step {self.step}; the same command continues from here", flush=True)
-            raise
-        finally:
             self.checkpoint()
+        if stopping:
+            raise SystemExit(f"stopped at step {self.step}; the same command continues from here")
 
     def _report(self, loss: float, started: float, first: int) -> None:
         """One line of progress, and one row in `log.jsonl`."""
