@@ -20,6 +20,7 @@ _WHERE = {
     "UserError": "workbench.errors",
     "ablate": "workbench.circuits",
     "build_features": "workbench.features",
+    "evaluate": "workbench.evaluation",
     "capture_forward": "workbench.hooks",
     "hook_names": "workbench.hooks",
     "load_dictionary": "workbench.dictionaries",

@@ -1,0 +1,79 @@
+"""What every panel promises: unknown traits refused, assets found, no remote address, text as text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import traitlets
+
+from workbench.assets import asset_folder
+from workbench.errors import UserError
+from workbench.panels import CircuitGraph, Panel
+from workbench.panels.assets import asset, panel_names
+
+WIDGETS = asset_folder("widgets")
+SOURCES = sorted(WIDGETS.glob("*/panel.*"))
+REMOTE = re.compile(r"(?:https?:|//)[a-z0-9-]+\.[a-z]", re.IGNORECASE)
+MARKUP = re.compile(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function")
+
+
+def test_every_panel_has_its_three_files():
+    assert panel_names() == ["circuit_graph", "feature_card"]
+    for name in panel_names():
+        assert {"panel.js", "panel.css", "panel.test.js"} <= {
+            path.name for path in (WIDGETS / name).iterdir()
+        }
+
+
+def test_unknown_asset_names_the_near_one():
+    with pytest.raises(UserError, match=r"panel 'feature_cart' does not exist; the nearest: feature_card"):
+        asset("feature_cart", "panel.js")
+    with pytest.raises(UserError, match=r"has no file 'panel.jsx'; the nearest: .*panel.js"):
+        asset("feature_card", "panel.jsx")
+
+
+def test_unknown_trait_is_refused_and_the_known_are_named():
+    with pytest.raises(UserError, match=r"CircuitGraph has no trait 'titel'.*the nearest: title"):
+        CircuitGraph(titel="x")
+    with pytest.raises(UserError, match=r"links, n_total, nodes, selected, title"):
+        CircuitGraph(edges=[])
+
+
+def test_own_traits_leave_the_machinery_out():
+    assert CircuitGraph.own_traits() == ["links", "n_total", "nodes", "selected", "title"]
+    assert set(CircuitGraph(title="t").freeze()) == set(CircuitGraph.own_traits())
+
+
+def test_a_new_panel_takes_its_assets_from_its_folder():
+    class Again(Panel):
+        panel = "circuit_graph"
+        extra = traitlets.Int(3).tag(sync=True)
+
+    assert Again(extra=4).freeze() == {"extra": 4}
+    assert "Circuit graph" in str(Again(extra=4)._esm)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_remote_address_and_no_markup_from_text(path: Path):
+    text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+    assert not REMOTE.search(text)
+    assert not MARKUP.search(text)
+    assert len(text.encode()) < 60 * 1024
+
+
+def test_the_search_for_remote_addresses_finds_one():
+    assert REMOTE.search('import x from "https://esm.sh/d3"')
+    assert REMOTE.search('src="//cdn.example.org/x.js"')
+    assert MARKUP.search("el.innerHTML = token")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="the browser half is tested with node")
+def test_browser_halves_pass_their_own_tests():
+    files = sorted(str(path) for path in WIDGETS.glob("*/panel.test.js"))
+    done = subprocess.run(["node", "--test", *files], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert re.search(r"^# pass [1-9]\d+", done.stdout, re.MULTILINE)

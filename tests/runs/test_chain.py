@@ -1,0 +1,221 @@
+"""The whole chain with tiny parameters on the embedded model: what is made, what is made again, what fails.
+
+One run is made once; the tests that change something work on copies of it, which is possible because a run
+folder carries its own provenance.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from workbench.runs.stages import STAGES
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMETERS = {
+    "common": {"name": "tiny", "task": "brackets"},
+    "capture": {"n_tokens": 16_000, "n_ctx": 128},
+    "train": {"d_sae": 512, "k": 16, "n_tokens": 60_000, "batch_size": 1024},
+    "features": {"control_tokens": 4000, "n_examples": 5},
+    "trace": {"n_pairs": 12, "n_exact_features": 6, "n_exact_components": 12, "n_resamples": 100},
+    "ablate": {"n_pairs": 8, "n_reference": 16, "n_random": 4, "n_resamples": 100},
+}
+FOLLOWING_TRAIN = ["train", "features", "trace", "ablate", "report"]
+RUN = Path("runs/tiny")
+
+
+def write_parameters(base: Path, **sections: dict[str, object]) -> None:
+    merged = {name: PARAMETERS.get(name, {}) | sections.get(name, {}) for name in [*PARAMETERS, *sections]}
+    (base / "run.yaml").write_text(yaml.safe_dump(merged))
+
+
+def workbench(base: Path, *words: str, package: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(package)}
+    command = [sys.executable, "-m", "workbench", "run", "--params", "run.yaml", *words]
+    return subprocess.run(command, cwd=base, env=environment, capture_output=True, text=True)
+
+
+def would_make(base: Path, package: Path = ROOT) -> list[str]:
+    done = workbench(base, "--dry-run", package=package)
+    assert done.returncode == 0, done.stderr
+    return [] if done.stdout.startswith("nothing to do") else done.stdout.split()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file of a run, the bookkeeping left out."""
+    made = (
+        p for p in folder.rglob("*") if p.is_file() and not p.relative_to(folder).parts[0].startswith(".")
+    )
+    return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in made}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    base = tmp_path_factory.mktemp("made")
+    write_parameters(base)
+    done = workbench(base)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return base, done
+
+
+@pytest.fixture
+def copy(made: tuple[Path, object], tmp_path: Path) -> Path:
+    shutil.copytree(made[0], tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of the code and the notebooks that a test may edit."""
+    for name in ("workbench", "notebooks", "widgets"):
+        shutil.copytree(
+            ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "checkout")
+    (tmp_path / "checkout" / "data").symlink_to(ROOT / "data")
+    return tmp_path / "checkout"
+
+
+def test_the_chain_makes_every_stage_and_says_so(made: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    base, done = made
+    lines = done.stdout.splitlines()
+    for number, name in enumerate(STAGES, start=1):
+        assert any(line.startswith(f"[{number}/6 {name}] ") for line in lines), name
+    assert lines[-1] == "runs/tiny/report.html"
+    assert (base / RUN / "report.html").is_file()
+    for stage in STAGES.values():
+        notebook = nbformat.read(base / RUN / "notebooks" / stage.notebook, as_version=4)
+        assert notebook.metadata.papermill.exception is None
+
+
+def test_the_record_is_what_making_it_again_needs(made: tuple[Path, object]) -> None:
+    folder = made[0] / RUN
+    record = json.loads((folder / "record.json").read_text())
+    assert record["command"] == "workbench run --params run.yaml --run runs/tiny"
+    assert list(record["stages"]) == list(STAGES)
+    assert record["stages"]["train"]["parameters"]["d_sae"] == 512
+    assert record["stages"]["train"]["parameters"]["seed"] == record["seeds"]["train"] == 0
+    assert all(stage["seconds"] > 0 for stage in record["stages"].values())
+    assert "dictionary/sae_weights.safetensors" in record["hashes"]
+    assert "report.html" in record["hashes"]
+    assert str(made[0]) not in (folder / "record.json").read_text()
+
+
+def test_a_run_with_nothing_changed_does_nothing(made: tuple[Path, object]) -> None:
+    base = made[0]
+    before, started = contents(base / RUN), time.monotonic()
+    done = workbench(base)
+    assert done.stdout.startswith("runs/tiny: nothing to do, every stage is up to date")
+    assert time.monotonic() - started < 30
+    assert contents(base / RUN) == before
+
+
+def test_deleting_the_dictionary_redoes_training_and_what_follows(copy: Path) -> None:
+    before = contents(copy / RUN)
+    shutil.rmtree(copy / RUN / "dictionary")
+    assert would_make(copy) == FOLLOWING_TRAIN
+    done = workbench(copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"runs/tiny: made {', '.join(FOLLOWING_TRAIN)} in " in done.stdout
+    assert "[1/6 capture]" not in done.stdout
+    after = contents(copy / RUN)
+    activations = [name for name in before if name.startswith("activations/")]
+    assert activations
+    assert all(after[name] == before[name] for name in activations)
+    assert after["dictionary/sae_weights.safetensors"] != before["dictionary/sae_weights.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"trace": {"n_pairs": 10}}, ["trace", "ablate", "report"]),
+        ({"features": {"context": 16}}, ["features", "report"]),
+        ({"capture": {"n_tokens": 17_000}}, list(STAGES)),
+        ({"train": {"aux_coefficient": 1 / 32}}, []),
+    ],
+)
+def test_an_edited_parameter_redoes_what_depends_on_it(
+    copy: Path, sections: dict[str, dict[str, object]], expected: list[str]
+) -> None:
+    write_parameters(copy, **sections)
+    assert would_make(copy) == expected
+
+
+def edit_notebook(checkout: Path) -> None:
+    path = checkout / "notebooks" / "50-ablate.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source += " One more limit."
+    nbformat.write(notebook, path)
+
+
+def edit_code(checkout: Path) -> None:
+    with (checkout / "workbench" / "features" / "build.py").open("a") as file:
+        file.write("\nADDED = 1\n")
+
+
+def edit_comment(checkout: Path) -> None:
+    with (checkout / "workbench" / "features" / "build.py").open("a") as file:
+        file.write("\n# a remark\n")
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [(edit_notebook, ["ablate", "report"]), (edit_code, ["features", "report"]), (edit_comment, [])],
+)
+def test_an_edited_notebook_or_stage_redoes_what_depends_on_it(
+    copy: Path, checkout: Path, edit: Callable[[Path], None], expected: list[str]
+) -> None:
+    edit(checkout)
+    assert would_make(copy, checkout) == expected
+
+
+def test_an_unknown_parameter_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_parameters(tmp_path, train={"dsae": 9})
+    done = workbench(tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "workbench: parameter 'dsae' is unknown in section 'train'; the nearest: d_sae\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_a_refused_stage_keeps_its_notebook_and_is_one_sentence(copy: Path) -> None:
+    write_parameters(copy, train={"k": 513})
+    done = workbench(copy)
+    assert done.returncode == 2
+    assert done.stderr.startswith("workbench: stage train: k 513 ")
+    assert done.stderr.count("\n") == 1
+    notebook = nbformat.read(copy / RUN / "notebooks" / "20-train.ipynb", as_version=4)
+    assert notebook.metadata.papermill.exception
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    assert [o.ename for o in outputs if o.output_type == "error"] == ["UserError"]
+    assert not (copy / RUN / "dictionary" / "cfg.json").exists()
+    write_parameters(copy)
+    assert would_make(copy) == FOLLOWING_TRAIN
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(copy: Path) -> None:
+    write_parameters(copy, train={"n_tokens": 50_000_000})
+    command = [sys.executable, "-m", "workbench", "run", "--params", "run.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=copy, env=environment, text=True, stdout=-1, stderr=-1) as process:
+        assert process.stdout
+        assert process.stderr
+        next(line for line in process.stdout if "tokens/s" in line)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert "stopped by the keyboard; the same command goes on from there" in process.stderr.read()
+    assert list((copy / RUN / "dictionary" / "checkpoints").iterdir())
+    assert not (copy / RUN / "dictionary" / "cfg.json").exists()
+    assert would_make(copy) == FOLLOWING_TRAIN

@@ -1,0 +1,129 @@
+"""What the traced effects are compared with: an untrained model, and a random dictionary.
+
+An untrained model of the same shape shows what logit difference the task gives by itself. A random
+dictionary (`random_dictionary`: random directions, the same sizes, k and centre) shows what share
+of the effect any sparse code of that size carries, and how well first-order attribution does on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.circuits.effects import Effects, feature_effects
+from workbench.circuits.executor import Executor
+from workbench.circuits.metric import logit_difference
+from workbench.circuits.nodes import Site
+from workbench.circuits.observation import Observation
+from workbench.circuits.patching import patch_together
+from workbench.circuits.resampling import Estimate, estimate, mean_estimate
+from workbench.circuits.split import Split, split_pair
+from workbench.circuits.verification import Agreement, compare
+from workbench.dictionaries import Dictionary, random_dictionary
+from workbench.progress import Progress
+from workbench.tasks import Batch
+
+
+@dataclass(frozen=True)
+class DictionaryReport:
+    """What a dictionary's largest features do together, and how well attribution foresees single ones.
+
+    Attributes:
+        n_features: Number of features replaced at once: the largest by first-order effect.
+        joint_logits: Exact effect of replacing all of them at once.
+        joint_frac: That effect as a share of replacing the whole prompt.
+        agreement: Predicted against intervened effects of these features one by one.
+    """
+
+    n_features: int
+    joint_logits: Estimate
+    joint_frac: Estimate
+    agreement: Agreement
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flat JSON."""
+        return {
+            "n_features": self.n_features,
+            **self.joint_logits.as_dict("joint_logits"),
+            **self.joint_frac.as_dict("joint_frac"),
+            "correlation": self.agreement.as_dict(),
+        }
+
+
+def report_dictionary(
+    executor: Executor,
+    observations: Sequence[Observation],
+    splits: Sequence[Split],
+    dictionary: Dictionary,
+    effects: Effects,
+    *,
+    site: Site,
+    n_resamples: int,
+    seed: int,
+) -> DictionaryReport:
+    """Joint and single effects of the exactly patched features of one dictionary."""
+    rows = [row for row in effects.exact_rows if effects.nodes[row].kind == "feature"]
+    features = torch.tensor([effects.nodes[row].feature for row in rows], device=executor.device)
+    joint = torch.cat(
+        [
+            patch_together(executor, o, s, dictionary, depth=site.depth, features=features)
+            for o, s in zip(observations, splits, strict=True)
+        ]
+    )
+    joint, whole = joint.cpu().double().numpy(), total_effect(observations)
+    agreement = compare(
+        effects.attributed[rows].numpy(), effects.patched[rows].numpy(), n_resamples=n_resamples, seed=seed
+    )
+    share = estimate(lambda w: (w @ joint) / (w @ whole), len(joint), n_resamples=n_resamples, seed=seed)
+    return DictionaryReport(
+        len(rows), mean_estimate(joint, n_resamples=n_resamples, seed=seed), share, agreement
+    )
+
+
+def total_effect(observations: Sequence[Observation]) -> np.ndarray:
+    """m(clean) - m(counterfactual) of each prompt, in logits."""
+    return torch.cat([o.clean_logits - o.counterfactual_logits for o in observations]).cpu().double().numpy()
+
+
+def random_dictionary_report(
+    executor: Executor,
+    observations: Sequence[Observation],
+    dictionary: Dictionary,
+    *,
+    site: Site,
+    n_exact: int,
+    n_resamples: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> DictionaryReport:
+    """The same report for the same number of largest features of a random dictionary like `dictionary`."""
+    control = random_dictionary(like=dictionary, seed=seed)
+    splits = [split_pair(control, seen, site) for seen in observations]
+    effects = feature_effects(
+        executor, observations, splits, control, site=site, n_exact=n_exact, progress=progress
+    )
+    return report_dictionary(
+        executor, observations, splits, control, effects, site=site, n_resamples=n_resamples, seed=seed
+    )
+
+
+def untrained_baseline(
+    source: str, batches: Sequence[Batch], *, seed: int, n_resamples: int, device: str
+) -> Estimate:
+    """Mean logit difference of the clean prompts under a freshly initialised model of the same shape."""
+    from transformer_lens.tools.analysis.interchange import random_init_bridge
+
+    from workbench.models import resolve_model
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where it moves the model
+        untrained = random_init_bridge(resolve_model(source), seed=seed, device=device)
+    executor = Executor(untrained)
+    with torch.no_grad():
+        found = [logit_difference(executor.last_logits(executor.embed(b.clean), 0), b) for b in batches]
+    return mean_estimate(torch.cat(found).cpu().double().numpy(), n_resamples=n_resamples, seed=seed)

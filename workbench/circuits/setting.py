@@ -1,0 +1,101 @@
+"""What a circuit stage works on: the run's dictionary, the model it was trained on, the executor.
+
+The model is loaded by the name that the run recorded, and refused when its weights are not those that the
+dictionary was trained on: the features of another model's dictionary mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from workbench.artifacts import read_json
+from workbench.circuits.executor import Executor
+from workbench.circuits.nodes import Site, site_of_hook
+from workbench.dictionaries import Dictionary, load_dictionary
+from workbench.errors import UserError
+from workbench.models import EMBEDDED, load_model, model_hash
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The model and the dictionary of a run.
+
+    Attributes:
+        executor: Runs the model from any depth.
+        dictionary: On the model's device.
+        site: Where the dictionary's hook lies.
+        model_source: The name the model was loaded by.
+        model_hash: SHA-256 of its weights.
+    """
+
+    executor: Executor
+    dictionary: Dictionary
+    site: Site
+    model_source: str
+    model_hash: str
+
+    @property
+    def model(self) -> TransformerBridge:
+        """The bridge."""
+        return self.executor.model
+
+
+def open_setting(
+    run: Path, *, hook: str | None = None, model: str | None = None, device: str | None = None
+) -> Setting:
+    """Load a run's dictionary and the model it belongs to.
+
+    Args:
+        run: Run folder.
+        hook: Must be the dictionary's hook when given.
+        model: Overrides the recorded model source, for a run that was moved; its weights are checked.
+        device: Torch device.
+
+    Raises:
+        UserError: no dictionary, another hook, or a model whose weights are not the dictionary's.
+    """
+    folder = run / "dictionary"
+    if not (folder / "cfg.json").is_file():
+        raise UserError(f"run {str(run)!r} has no dictionary: train one first (workbench train)")
+    dictionary = load_dictionary(folder)
+    if hook is not None and hook != dictionary.hook_name:
+        raise UserError(
+            f"hook {hook!r} is not the hook of this run's dictionary ({dictionary.hook_name!r}): leave hook out "
+            "or train a dictionary there"
+        )
+    recorded = recorded_model(run, dictionary.hook_name, dictionary.metadata)
+    source = model or recorded.get("model", EMBEDDED)
+    bridge = load_model(source, device=device)
+    found = model_hash(bridge)
+    _check_hash(source, found, recorded.get("model_hash"))
+    site = site_of_hook(bridge, dictionary.hook_name)
+    executor = Executor(bridge)
+    return Setting(executor, _on_device(dictionary, executor.device), site, str(source), found)
+
+
+def _on_device(dictionary: Dictionary, device: torch.device) -> Dictionary:
+    return replace(dictionary, **{name: tensor.to(device) for name, tensor in dictionary.tensors.items()})
+
+
+def recorded_model(run: Path, hook: str, metadata: Mapping[str, Any]) -> dict[str, str]:
+    """`model` and `model_hash` as the dictionary recorded them, else as the run's activations did."""
+    manifest = run / "activations" / hook / "manifest.json"
+    described = read_json(manifest)["description"] if manifest.is_file() else {}
+    known = {**described, **metadata}
+    return {key: str(known[key]) for key in ("model", "model_hash") if known.get(key)}
+
+
+def _check_hash(source: str, found: str, wanted: str | None) -> None:
+    if wanted is not None and wanted != found:
+        raise UserError(
+            f"model {source!r} has weights {found[:12]}, but this run's dictionary was trained on {wanted[:12]}: "
+            "use the dictionary's own model, or capture and train again"
+        )

@@ -1,0 +1,142 @@
+"""Control: do trained features concentrate on a token more than random directions do?
+
+Peak-token share of a feature: of its top examples, the part whose peaks fall on their commonest token. It is a
+crude, label-free proxy of "fires on one thing": high for token detectors, low both for polysemantic features
+and for features of longer patterns. It means something only beside its controls, taken on the same blocks of
+text with the same code:
+
+* `random`: a dictionary of the same shape with random directions and the same number of active latents;
+* `positions`: sets of positions drawn at random, one a block, as many a set as a feature has top examples.
+
+Only features with `n_top` top examples (in as many different blocks) count, because shares of smaller sets are
+high by arithmetic. Intervals: 95% percentile bootstrap over features. Status: correlational.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Num, Shaped
+
+from workbench.dictionaries import Dictionary
+from workbench.features.examples import TopPeaks
+from workbench.features.firings import candidates, firings_from_code
+from workbench.features.reading import BlockBatch, block_batches, blocks_per_batch, encode
+from workbench.features.tables import commonest
+from workbench.progress import Progress
+from workbench.store import ActivationStore
+
+N_RESAMPLES = 1000
+N_POSITION_SETS = 1000
+
+
+def measure_control(
+    store: ActivationStore, dictionaries: Mapping[str, Dictionary], *, n_tokens: int, n_top: int, seed: int
+) -> dict[str, Any]:
+    """Mean peak-token share of each dictionary and of random positions, on one random choice of blocks.
+
+    Args:
+        store: Activations.
+        dictionaries: `trained` and `random`, of one shape.
+        n_tokens: Positions to use; rounded up to whole blocks.
+        n_top: Top examples per feature.
+        seed: Choice of blocks, positions and resamples.
+
+    Returns:
+        Per name and for `trained_minus_random`: mean_frac with its interval low_frac to high_frac, and n_features;
+        the numbers are None where no feature counts.
+    """
+    rng = np.random.default_rng(seed)
+    n_blocks = store.n_rows // (store.n_ctx - 1)
+    chosen = np.zeros(n_blocks, bool)
+    chosen[rng.permutation(n_blocks)[: -(-n_tokens // (store.n_ctx - 1))]] = True
+    tokens, peaks = _collect(store, dictionaries, chosen, n_top=n_top, seed=seed)
+    shares = {name: peak_token_shares(tokens, best, n_top) for name, best in peaks.items()}
+    shares["positions"] = _position_shares(tokens[chosen], n_top, rng)
+    means = {name: _bootstrap_means(share, rng) for name, share in shares.items()}
+    made = {name: _summary(share, means[name]) for name, share in shares.items()}
+    return {
+        "quantity": "share of a feature's top examples whose peak is their commonest peak token",
+        "interval": "95% percentile bootstrap over features",
+        "n_top": n_top,
+        "n_blocks": int(chosen.sum()),
+        **made,
+        "trained_minus_random": _difference(made, means["trained"] - means["random"]),
+    }
+
+
+def _collect(
+    store: ActivationStore,
+    dictionaries: Mapping[str, Dictionary],
+    chosen: np.ndarray,
+    *,
+    n_top: int,
+    seed: int,
+) -> tuple[Int[np.ndarray, "block pos"], dict[str, Shaped[np.ndarray, " candidate"]]]:
+    """Tokens of all blocks (zeros where not chosen) and each dictionary's best peaks in the chosen ones."""
+    d_sae = max(d.d_sae for d in dictionaries.values())
+    tops = {name: TopPeaks(d.d_sae, n_top) for name, d in dictionaries.items()}
+    tokens = np.zeros((len(chosen), store.n_ctx), np.int32)
+    total = int(chosen.sum()) * (store.n_ctx - 1)
+    with Progress(total, "control: trained and random dictionary", "tokens") as progress:
+        for whole in block_batches(store, blocks_per_batch(store, d_sae)):
+            batch = whole.keep(chosen[whole.first_block : whole.first_block + len(whole.token)])
+            tokens[np.unique(batch.store_block)] = whole.token[np.unique(batch.block)]
+            for name, dictionary in dictionaries.items():
+                tops[name].offer(_candidates(dictionary, batch, n_ctx=store.n_ctx, seed=seed))
+            progress.advance(len(batch.block))
+    return tokens, {name: top.finish() for name, top in tops.items()}
+
+
+def _candidates(dictionary: Dictionary, batch: BlockBatch, *, n_ctx: int, seed: int) -> np.ndarray:
+    firings = firings_from_code(*encode(dictionary, batch), batch.store_block, batch.pos)
+    return candidates(firings, n_features=dictionary.d_sae, n_ctx=n_ctx, seed=seed)
+
+
+def peak_token_shares(
+    tokens: Int[np.ndarray, "block pos"], best: Shaped[np.ndarray, " candidate"], n_top: int
+) -> Num[np.ndarray, " feature"]:
+    """The share of each feature that has `n_top` peaks; `best` is ordered by feature."""
+    feature, count = np.unique(best["feature"], return_counts=True)
+    full = np.isin(best["feature"], feature[count == n_top])
+    ids = tokens[best["block"][full], best["peak_pos"][full]].astype(np.int64).reshape(-1, n_top)
+    return commonest(ids, np.full(len(ids), n_top))[1]
+
+
+def _position_shares(
+    tokens: Int[np.ndarray, "block pos"], n_top: int, rng: np.random.Generator
+) -> Num[np.ndarray, " set"]:
+    """Shares of sets of `n_top` random positions in different blocks."""
+    n_blocks, n_ctx = tokens.shape
+    if n_blocks < n_top:
+        return np.zeros(0)
+    block = np.stack([rng.choice(n_blocks, n_top, replace=False) for _ in range(N_POSITION_SETS)])
+    ids = tokens[block, rng.integers(1, n_ctx, block.shape)].astype(np.int64)
+    return commonest(ids, np.full(len(ids), n_top))[1]
+
+
+def _bootstrap_means(
+    share: Num[np.ndarray, " feature"], rng: np.random.Generator
+) -> Float[np.ndarray, " resample"]:
+    """Means of resamples of the features; NaN where there is none."""
+    if not len(share):
+        return np.full(N_RESAMPLES, np.nan)
+    return np.array([rng.choice(share, len(share)).mean(dtype=np.float64) for _ in range(N_RESAMPLES)])
+
+
+def _summary(share: Num[np.ndarray, " feature"], means: Float[np.ndarray, " resample"]) -> dict[str, Any]:
+    if not len(share):
+        return {"mean_frac": None, "low_frac": None, "high_frac": None, "n_features": 0}
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    mean = float(share.mean(dtype=np.float64))
+    return {"mean_frac": mean, "low_frac": low, "high_frac": high, "n_features": len(share)}
+
+
+def _difference(made: dict[str, dict[str, Any]], means: Float[np.ndarray, " resample"]) -> dict[str, Any]:
+    if np.isnan(means).any():
+        return {"mean_frac": None, "low_frac": None, "high_frac": None}
+    low, high = np.percentile(means, [2.5, 97.5]).tolist()
+    mean = made["trained"]["mean_frac"] - made["random"]["mean_frac"]
+    return {"mean_frac": mean, "low_frac": low, "high_frac": high}

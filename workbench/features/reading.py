@@ -1,0 +1,106 @@
+"""Reading a store as batches of whole blocks, encoded: the one pass that all statistics come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int32, Int64, Num
+from torch import Tensor
+
+from workbench.dictionaries import Dictionary
+from workbench.errors import UserError
+from workbench.store import ActivationStore, Shard, StoreError
+
+DENSE_BYTES = 1 << 26
+"""Most bytes of dense pre-activations per batch: the encoder's memory does not grow with d_sae."""
+
+
+@dataclass(frozen=True)
+class BlockBatch:
+    """Some whole blocks of a store.
+
+    Attributes:
+        activation: On the CPU, float32 (row, d_model).
+        token: Token ids (block, pos).
+        first_block: Number of the first block in the store.
+        block: Each row's block, counted within this batch (row).
+        pos: Each row's position (row).
+        document: Each row's document (row).
+    """
+
+    activation: Float[Tensor, "row d_model"]
+    token: Int32[np.ndarray, "block pos"]
+    first_block: int
+    block: Int64[np.ndarray, " row"]
+    pos: Int32[np.ndarray, " row"]
+    document: Int32[np.ndarray, " row"]
+
+    @property
+    def store_block(self) -> Int64[np.ndarray, " row"]:
+        """Each row's block, counted through the store."""
+        return self.block + self.first_block
+
+    def keep(self, blocks: Bool[np.ndarray, " block"]) -> BlockBatch:
+        """The rows of some of the blocks; their numbers stay."""
+        kept = blocks[self.block]
+        rows = self.activation[torch.from_numpy(kept)]
+        return replace(
+            self, activation=rows, block=self.block[kept], pos=self.pos[kept], document=self.document[kept]
+        )
+
+
+def blocks_per_batch(store: ActivationStore, d_sae: int) -> int:
+    """How many blocks keep the dense pre-activations within `DENSE_BYTES`; at least one."""
+    return max(1, DENSE_BYTES // (4 * d_sae * store.n_ctx))
+
+
+def block_batches(store: ActivationStore, n_blocks: int) -> Iterator[BlockBatch]:
+    """The whole store in order, `n_blocks` blocks at a time (fewer at the end of a shard).
+
+    Raises:
+        UserError: a shard is damaged.
+    """
+    first = 0
+    try:
+        for shard in store.shards():
+            for start in range(0, len(shard.tokens), n_blocks):
+                yield _cut(shard, start, start + n_blocks, first)
+            first += len(shard.tokens)
+    except StoreError as error:
+        raise UserError(str(error)) from error
+
+
+def _cut(shard: Shard, start: int, stop: int, first: int) -> BlockBatch:
+    block = shard.block.numpy()
+    rows = slice(*np.searchsorted(block, [start, stop]).tolist())
+    return BlockBatch(
+        shard.activations[rows].float(),
+        shard.tokens[start:stop].numpy(),
+        first + start,
+        block[rows].astype(np.int64) - start,
+        shard.pos[rows].numpy(),
+        shard.document[rows].numpy(),
+    )
+
+
+@torch.no_grad()
+def encode(
+    dictionary: Dictionary, batch: BlockBatch
+) -> tuple[Num[np.ndarray, "row k"], Float32[np.ndarray, "row k"]]:
+    """The dictionary's sparse code of a batch: latent numbers and values.
+
+    Raises:
+        UserError: a value is not finite.
+    """
+    indices, values = dictionary.encode(batch.activation.to(dictionary.W_enc.device))
+    found = values.float().cpu().numpy()
+    if not np.isfinite(found).all():
+        row = int(np.flatnonzero(~np.isfinite(found).all(1))[0])
+        raise UserError(
+            f"block {int(batch.store_block[row])}, position {int(batch.pos[row])}: the code is not finite, so the "
+            "store or the dictionary is broken; capture or train again"
+        )
+    return indices.cpu().numpy(), found

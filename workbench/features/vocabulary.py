@@ -1,0 +1,23 @@
+"""Token ids as text for people, and the identity of a tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from workbench.artifacts import sha256_json
+
+
+def token_strings(tokenizer: Any, d_vocab: int) -> pa.Array:
+    """The text of every token id by itself; ids that the tokenizer does not know (padding of the model's
+    vocabulary) are shown as `<id 50300>`. A token that is part of a character decodes to U+FFFD."""
+    known = min(d_vocab, len(tokenizer))
+    texts = tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
+    return pa.array([*texts, *(f"<id {token}>" for token in range(known, d_vocab))], pa.string())
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """SHA-256 of the tokenizer's whole definition, or of its vocabulary where it has no other."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return sha256_json(backend.to_str() if backend is not None else tokenizer.get_vocab())

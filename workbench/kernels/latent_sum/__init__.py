@@ -1,0 +1,1 @@
+"""Rows summed per latent: the transposed product that every weight gradient is made of."""

@@ -1,0 +1,1 @@
+"""Sparse latents times the decoder."""
