@@ -168,6 +168,10 @@ def _demo(rest: list[str]) -> int:
     _check_flags(rest, ["--run", "--help"], parser.prog)
     given = parser.parse_args(rest)
     command = shlex.join(["workbench", "demo", *rest])
+    print(
+        f"six stages into {given.run}, about 5 minutes on 2 CPU cores; Ctrl-C stops, the same command goes on",
+        flush=True,
+    )
     return _chain(asset_folder("data") / "demo.yaml", given.run, None, command)
 
 

@@ -55,7 +55,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
     ]  # fmt: skip
     folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment = os.environ | folders | {"PYTHONPATH": str(ROOT), "PWD": str(home), "IPYTHONDIR": str(home / "ipython")}
+    environment = (
+        os.environ
+        | folders
+        | {"PYTHONPATH": str(ROOT), "PWD": str(home), "IPYTHONDIR": str(home / "ipython")}
+    )
     with (home / "lab.log").open("w") as log:
         server = subprocess.Popen(command, cwd=home, env=environment, stdout=log, stderr=log)
     try:
@@ -76,15 +80,15 @@ def test_the_tour_runs_and_a_card_answers_a_key(watch: Callable[..., Watched], l
     page = watched.page
     page.goto(f"{lab}/lab/tree/notebooks/00-explore.ipynb?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=WAIT_MS)
-    page.wait_for_selector(".jp-NotebookPanel-toolbar [data-status='idle']", timeout=WAIT_MS, state="attached")
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=WAIT_MS)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
     card = page.locator(".wb-card").first
     card.wait_for(timeout=WAIT_MS)
     page.locator(".wb-graph .wb-node").first.wait_for(timeout=WAIT_MS)
-    page.locator("[data-jp-kernel-user] >> nth=0").wait_for(state="attached", timeout=WAIT_MS)
-    assert page.locator(".jp-OutputArea-output[data-mime-type*='stderr']").all_inner_texts() == []
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=WAIT_MS)
+    assert page.locator(".jp-OutputArea-output[data-mime-type*='err']").all_inner_texts() == []
 
     number = card.locator("input[type=number]")
     before = number.input_value()

@@ -164,11 +164,11 @@ def test_names_and_labels_are_there(seen: Watched):
 
 
 CONTRAST = """() => {
-  const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
   const canvas = new OffscreenCanvas(1, 1).getContext("2d");
   const rgb = (c) => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = c; canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = (c) => c.slice(0, 3).map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = (c) => c.slice(0, 3).map((v) => linear(v / 255))
     .reduce((s, v, i) => s + v * [0.2126, 0.7152, 0.0722][i], 0);
   const under = (e) => { let layers = []; for (; e; e = e.parentElement) {
       const c = rgb(getComputedStyle(e).backgroundColor); if (c[3]) layers.push(c); if (c[3] === 255) break; }

@@ -97,7 +97,7 @@ def test_perfect_reconstruction_gives_no_auxiliary_loss_and_finite_gradients(mak
 
 
 def test_auxiliary_target_is_the_error_without_the_bias(make_trainee):
-    """Where the dead latents are silent the auxiliary decode is 0: the loss is |error|^2 / Var(error), whatever b_dec."""
+    """Where dead latents are silent their decode is 0, and the loss |error|^2 / Var(error) whatever b_dec is."""
     trainee, raw = make_trainee(silent=8), torch.randn(64, 12) * 3 + 2
     with torch.no_grad():
         trainee.parameters["b_enc"][:8] = -1e4

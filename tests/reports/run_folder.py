@@ -66,7 +66,11 @@ def write_dictionary(folder: Path, rng: np.random.Generator) -> None:
     random = {**trained, "fvu": 0.78, "fvu_low": 0.771, "fvu_high": 0.79, "ce_recovered_frac": 0.31,
               "ce_recovered_frac_low": 0.281, "ce_recovered_frac_high": 0.34, "dead_frac": 0.0,
               "ce_spliced_nats": 7.13}  # fmt: skip
-    (folder / "evaluation.json").write_text(json.dumps({"trained": trained, "random": random}))
+    (folder / "evaluation.json").write_text(
+        json.dumps(
+            {"trained": trained, "random": random, "text": {"source": "stdlib-heldout", "held_out": True}}
+        )
+    )
     metadata = {"hook_name": "blocks.2.hook_resid_post", "model_name": "embedded", "workbench": {"seed": 0}}
     config = {"architecture": "topk", "d_in": 256, "d_sae": N_FEATURES, "k": 24, "metadata": metadata}
     (folder / "cfg.json").write_text(json.dumps(config))

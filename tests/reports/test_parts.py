@@ -124,3 +124,11 @@ def test_features_are_chosen_by_rule(whole_run: Path):
     assert chosen == chosen_features(run, n=20, from_circuits=8)
     assert first_cards(chosen, n=4)[0] == chosen[0]
     assert (first_cards([1], n=4), first_cards([], n=4)) == ([1], [])
+
+
+def test_the_tour_has_no_outputs_and_short_cells():
+    tour = json.loads((PACKAGE.parent / "notebooks" / "00-explore.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in tour["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+    assert max(sum(bool(line.strip()) for line in cell["source"]) for cell in cells) <= 9
+    assert tour["cells"][0]["source"][0].rstrip().endswith("?")

@@ -110,6 +110,8 @@ def test_it_says_what_was_found_and_what_was_not(page: Page):
     assert "10 random sets of 12 components" in page.text
     assert "workbench run --params run.yaml" in page.text
     assert "7 min 52 s" in page.text
+    assert "32,768 tokens, held-out text" in page.text
+    assert "held-out text; variance about the mean activation; 95% bootstrap over blocks of text" in page.text
 
 
 def test_a_claim_changes_sides_when_the_numbers_do(run_copy: Path):

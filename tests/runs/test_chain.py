@@ -6,6 +6,7 @@ folder carries its own provenance.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,15 +21,23 @@ import nbformat
 import pytest
 import yaml
 
+from workbench.runs.chain import pending
 from workbench.runs.stages import STAGES
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = {
-    "common": {"name": "tiny", "task": "brackets"},
+    "common": {"name": "tiny", "task": "agreement"},
     "capture": {"n_tokens": 16_000, "n_ctx": 128},
-    "train": {"d_sae": 512, "k": 16, "n_tokens": 60_000, "batch_size": 1024},
+    "train": {
+        "d_sae": 512,
+        "k": 16,
+        "n_tokens": 60_000,
+        "batch_size": 1024,
+        "n_blocks": 24,
+        "n_dead_tokens": 10_000,
+    },
     "features": {"control_tokens": 4000, "n_examples": 5},
     "trace": {"n_pairs": 12, "n_exact_features": 6, "n_exact_components": 12, "n_resamples": 100},
     "ablate": {"n_pairs": 8, "n_reference": 16, "n_random": 4, "n_resamples": 100},
@@ -49,6 +58,9 @@ def workbench(base: Path, *words: str, package: Path = ROOT) -> subprocess.Compl
 
 
 def would_make(base: Path, package: Path = ROOT) -> list[str]:
+    if package == ROOT:
+        with contextlib.chdir(base):
+            return list(pending(Path("run.yaml")))
     done = workbench(base, "--dry-run", package=package)
     assert done.returncode == 0, done.stderr
     return [] if done.stdout.startswith("nothing to do") else done.stdout.split()
@@ -121,6 +133,14 @@ def test_a_run_with_nothing_changed_does_nothing(made: tuple[Path, object]) -> N
     assert done.stdout.startswith("runs/tiny: nothing to do, every stage is up to date")
     assert time.monotonic() - started < 30
     assert contents(base / RUN) == before
+
+
+def test_snakemake_by_hand_agrees(made: tuple[Path, object]) -> None:
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "notebooks" / "Snakefile")]
+    command += ["--directory", str(RUN), "--cores", "1", "--dry-run"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=made[0], env=environment, capture_output=True, text=True)
+    assert "Nothing to be done" in done.stdout + done.stderr
 
 
 def test_deleting_the_dictionary_redoes_training_and_what_follows(copy: Path) -> None:

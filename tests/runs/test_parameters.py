@@ -16,7 +16,7 @@ from workbench.runs.parameters import (
     stage_parameters,
 )
 from workbench.runs.plan import make_plan
-from workbench.runs.stages import STAGES
+from workbench.runs.stages import STAGES, after
 
 
 @pytest.mark.parametrize(
@@ -105,6 +105,12 @@ def test_where_a_run_goes(tmp_path: Path) -> None:
     (tmp_path / "up.yaml").write_text("common: {name: ../up}")
     with pytest.raises(UserError, match=r"'\.\./up' in section 'common' is not a folder name"):
         run_folder(tmp_path / "up.yaml", None)
+
+
+def test_stages_know_what_follows_them() -> None:
+    assert after("capture") == ["train", "features", "trace", "ablate", "report"]
+    assert after("features") == ["report"]
+    assert after("report") == []
 
 
 def test_a_stage_owns_what_its_parameters_name(tmp_path: Path) -> None:

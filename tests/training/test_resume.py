@@ -14,7 +14,7 @@ from workbench.training import train
 from workbench.training.checkpoint import checkpoint_folders, load_checkpoint, save_checkpoint
 from workbench.training.step import Trainer
 
-OPTIONS = {"d_sae": 48, "k": 3, "batch_size": 100, "n_tokens": 4_000, "dead_after_tokens": 150, "lr": 3e-3}
+OPTIONS = {"d_sae": 200, "k": 3, "batch_size": 100, "n_tokens": 4_000, "dead_after_tokens": 150, "lr": 3e-3}
 
 
 class KilledError(Exception):
@@ -48,7 +48,10 @@ def uninterrupted(plant):
     """The same run twice: one trained to the end, one untouched."""
     planted = plant(n_rows=1_500)
     shutil.copytree(planted.run, planted.run.with_name("second"))
-    return train(planted.run, **OPTIONS), planted.run.with_name("second")
+    whole = train(planted.run, **OPTIONS)
+    log = pq.read_table(planted.run / "dictionary" / "metrics.parquet").to_pandas()
+    assert (log.aux_loss > 0).sum() > 3, "no latent was dead, so the counters of silence did not matter"
+    return whole, planted.run.with_name("second")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

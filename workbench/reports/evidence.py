@@ -42,15 +42,22 @@ DICTIONARY_CLAIMS = (
         "fvu",
         False,
         "The dictionary leaves less of the variance unexplained than a random one",
-        "held-out text; variance about the mean activation",
+        "variance about the mean activation",
     ),
     (
         "ce_recovered_frac",
         True,
         "Spliced into the model it recovers more of the loss that zero-ablation costs than a random one",
-        "held-out text; activations replaced by their reconstruction at every position",
+        "activations replaced by their reconstruction at every position",
     ),
 )
+
+
+def text_name(evaluation: dict[str, Any]) -> str:
+    """Whether the dictionary was evaluated on text that it was not trained on."""
+    return (
+        "held-out text" if (evaluation.get("text") or {}).get("held_out") else "text of the training corpus"
+    )
 
 
 def dictionary_claims(evaluation: dict[str, Any]) -> list[Claim]:
@@ -62,7 +69,7 @@ def dictionary_claims(evaluation: dict[str, Any]) -> list[Claim]:
         if measured is not None:
             how = {
                 "unit": "fraction",
-                "protocol": protocol,
+                "protocol": f"{text_name(evaluation)}; {protocol}",
                 "interval_over": "blocks of text",
                 "higher": higher,
             }

@@ -121,7 +121,7 @@ def _marks(run: Path) -> dict[str, str]:
 
 def _keep(params: Path, target: Path) -> None:
     """Copy the parameters into the run folder as they were written, comments included."""
-    if not (target.exists() and params.samefile(target)):
+    if not (target.exists() and target.read_bytes() == params.read_bytes()):
         with atomic_file(target) as temporary:
             shutil.copyfile(params, temporary)
 

@@ -106,6 +106,7 @@ def _run_notebook(run: Path, stage: Stage, plan: Plan) -> None:
             stderr_file=lines,
             on_cell_start=_announce(lines),
         )
+        lines.say(f"done in {lines.elapsed()}")
 
 
 def _announce(lines: StageLines) -> Any:

@@ -114,7 +114,7 @@ def code_hash(calls: Iterable[str]) -> str:
     for name in sorted(set().union(*(reached_modules(*call.split(":")) for call in calls))):
         path = module_file(name)
         assert path is not None
-        hashes[name] = hashlib.sha256(_normal(_parse(path)).encode()).hexdigest()
+        hashes[name] = _module_hash(path, path.stat().st_mtime_ns)
         hashes |= {f.relative_to(PACKAGE).as_posix(): sha256_file(f) for f in _data_beside(path)}
     if any(name.startswith(f"{ROOT}.panels") for name in hashes):
         hashes["widgets"] = path_fingerprint(asset_folder("widgets"))
@@ -129,14 +129,15 @@ def _data_beside(path: Path) -> list[Path]:
     return sorted(f for f in files if f.suffix not in {".py", ".md"})
 
 
-def _normal(tree: ast.Module) -> str:
-    """The syntax tree as text, without docstrings and positions."""
-    tree = copy.deepcopy(tree)
+@lru_cache(maxsize=512)
+def _module_hash(path: Path, stamp: int) -> str:
+    """SHA-256 of a module's syntax tree without docstrings and positions."""
+    tree = copy.deepcopy(_tree(path, stamp))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             del body[0]
-    return ast.dump(tree)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -28,7 +28,7 @@ class StageLines:
         self._label, self._out, self._n_cells, self._silence_s = label, out, n_cells, silence_s
         self._rest = ""
         self._cell, self._what = 0, "starting the kernel"
-        self._shown = self._cell_started = time.monotonic()
+        self._started = self._shown = self._cell_started = time.monotonic()
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._watch = threading.Thread(target=self._break_silence, daemon=True)
@@ -48,6 +48,10 @@ class StageLines:
         with self._lock:
             self._shown = time.monotonic()
             print(f"[{self._label}] {line}", file=self._out, flush=True)
+
+    def elapsed(self) -> str:
+        """Time since the start, for people."""
+        return seconds_text(time.monotonic() - self._started)
 
     def write(self, text: str) -> int:
         """Show the whole lines in `text` and keep the rest for later."""

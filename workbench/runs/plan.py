@@ -19,7 +19,7 @@ from workbench.errors import UserError
 from workbench.runs.fingerprints import code_hash, named_paths, notebook_hash
 from workbench.runs.parameters import Sections, complete, read_parameters, stage_parameters
 from workbench.runs.record import STAMPS, intact, stamp_path, stamps
-from workbench.runs.stages import STAGES
+from workbench.runs.stages import STAGES, after
 
 RUN_YAML = "run.yaml"
 
@@ -67,12 +67,16 @@ def plan_path(run: Path) -> Path:
 
 
 def save_plan(run: Path, plan: Plan) -> None:
-    """Write the plan, and take away the stamps of stages whose files are gone or were not made by a plan."""
+    """Write the plan, and take away the stamps of stages whose files are gone or were not made by a plan.
+
+    The stamps of what follows go too: Snakemake does not miss an intermediate file whose results are there.
+    """
     stages = {name: {"key": s.key, "parameters": s.parameters} for name, s in plan.stages.items()}
     write_json(plan_path(run), {"base": str(plan.base), "command": plan.command, "stages": stages})
     for name, stamp in stamps(run).items():
         if stamp["key"] is None or not intact(run, stamp):
-            stamp_path(run, name).unlink()
+            for lost in [name, *after(name)]:
+                stamp_path(run, lost).unlink(missing_ok=True)
 
 
 def load_plan(run: Path) -> Plan:
@@ -87,7 +91,11 @@ def current_plan(run: Path, config: Mapping[str, Any]) -> Plan:
 
     Args:
         run: The run folder.
-        config: Snakemake's; `planned=1` says that the plan is fresh, `base=FOLDER` where relative paths start.
+        config: Snakemake's; `planned=1` says that the plan is fresh, `base=FOLDER` where relative paths start
+            (by default where they started the last time).
+
+    Raises:
+        UserError: no `run.yaml`, or a bad parameter in it.
     """
     if config.get("planned"):
         return load_plan(run)
@@ -95,8 +103,9 @@ def current_plan(run: Path, config: Mapping[str, Any]) -> Plan:
         raise UserError(
             f"run folder {str(run)!r} has no {RUN_YAML}: make it with `workbench run --params FILE --run`"
         )
-    base = Path(config.get("base", os.curdir)).resolve()
-    sections = read_parameters(run / RUN_YAML)
-    plan = make_plan(sections, base=base, command=f"workbench run --params {RUN_YAML}")
+    last = load_plan(run) if plan_path(run).is_file() else None
+    base = Path(config.get("base", last.base if last else os.curdir)).resolve()
+    command = last.command if last else f"workbench run --params {RUN_YAML}"
+    plan = make_plan(read_parameters(run / RUN_YAML), base=base, command=command)
     save_plan(run, plan)
     return plan

@@ -107,3 +107,12 @@ _CHAIN = (
 )
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _CHAIN}
+
+
+def after(name: str) -> list[str]:
+    """The stages that depend on `name`, directly or not, in chain order."""
+    reached = {name}
+    for later in _CHAIN:
+        if reached.intersection(later.needs):
+            reached.add(later.name)
+    return [stage.name for stage in _CHAIN if stage.name in reached and stage.name != name]

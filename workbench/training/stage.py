@@ -53,7 +53,7 @@ def train(
     lr: float | None = None,
     aux_coefficient: float = 1 / 32,
     k_aux: int | None = None,
-    dead_after_tokens: int = 100_000,
+    dead_after_tokens: int = 10_000,
     seed: int = 0,
     checkpoint_every_steps: int = 200,
 ) -> Dictionary:
