@@ -188,10 +188,12 @@ def _chain(params: Path, run: Path | None, cores: int | None, command: str | Non
 
 
 def _lab(rest: list[str]) -> int:
-    """JupyterLab on this machine's own address only, without its news and update requests."""
-    from workbench.assets import asset_folder
+    """JupyterLab on this machine's own address only; it neither fetches news nor asks whether it may."""
+    from workbench.assets import PACKAGE, asset_folder
 
     first = asset_folder("notebooks") / "00-explore.ipynb"
+    own = [str(PACKAGE / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(path for path in own if path)
     command = [sys.executable, "-m", "jupyterlab", str(first), *LAB_OPTIONS, *rest]
     os.execv(sys.executable, command)  # its exit status and its Ctrl-C are JupyterLab's own
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from workbench.assets import asset_folder
 from workbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,16 +27,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt
 WEIGHT_PATTERNS = ("*.safetensors", "*.safetensors.index.json")
 
 
-def data_dir() -> Path:
-    """The project's data folder: the checkout's `data/` where there is one, else the installed copy."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent / "data"
-    return checkout if checkout.is_dir() else package / "_data"
-
-
 def embedded_model_dir() -> Path:
     """The directory of the language model that ships with the workbench."""
-    return data_dir() / "model"
+    return asset_folder("data") / "model"
 
 
 def _check_directory(folder: Path) -> None:

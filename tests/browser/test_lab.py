@@ -16,7 +16,8 @@ import pytest
 
 from tests.browser.conftest import Watched
 from tests.reports.run_folder import make_run
-from workbench.assets import asset_folder
+from workbench.assets import PACKAGE, asset_folder
+from workbench.cli import LAB_OPTIONS
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,15 +50,15 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     shutil.copy(asset_folder("notebooks") / "00-explore.ipynb", home / "notebooks")
     port = free_port()
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={home}",
-        "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
-        "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        *LAB_OPTIONS,
     ]  # fmt: skip
     folders = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     environment = (
         os.environ
         | folders
+        | {"JUPYTER_CONFIG_PATH": str(PACKAGE / "jupyter")}
         | {"PYTHONPATH": str(ROOT), "PWD": str(home), "IPYTHONDIR": str(home / "ipython")}
     )
     with (home / "lab.log").open("w") as log:
@@ -101,3 +102,4 @@ def test_the_tour_runs_and_a_card_answers_a_key(watch: Callable[..., Watched], l
     assert card.locator(".wb-tok").count() > 50
     assert page.evaluate("window.hacked") is None
     assert watched.foreign(lab) == []
+    assert page.get_by_text("Jupyter news").count() == 0
