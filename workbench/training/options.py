@@ -10,7 +10,8 @@ from workbench.errors import UserError
 from workbench.training.schedule import Schedule, default_lr
 
 # 15 times the published base of 2e-4, which is meant for billions of tokens. Measured on 1.5 million tokens of
-# layer 2 of an early embedded model (d_sae 4096, k 32), one seed; FVU of the last 30 batches and dead fraction at the end:
+# layer 2 of an early embedded model (d_sae 4096, k 32), one seed; FVU of the last 30 batches and dead fraction
+# at the end:
 #   peak lr 4e-3, dead after 100,000 tokens   0.0774   1.0%
 #   peak lr 8e-3, dead after 100,000 tokens   0.0751   7.8%
 #   peak lr 8e-3, dead after  30,000 tokens   0.0734   5.1%

@@ -34,7 +34,7 @@ class TrainConfig:
     n_heads: int = 8
     n_ctx: int = 256
     batch_size: int = 16
-    total_tokens: int = 32_000_000
+    total_tokens: int = 22_500_000
     warmup_steps: int = 100
     decay_frac: float = 0.3
     muon_lr: float = 0.015
