@@ -24,7 +24,7 @@ import yaml
 from workbench.runs.chain import pending
 from workbench.runs.stages import STAGES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMETERS = {
@@ -206,7 +206,9 @@ def test_an_unknown_parameter_is_refused_before_anything_is_written(tmp_path: Pa
     write_parameters(tmp_path, train={"dsae": 9})
     done = workbench(tmp_path)
     assert done.returncode == 2
-    assert done.stderr == "workbench: parameter 'dsae' is unknown in section 'train'; the nearest: d_sae\n"
+    assert (
+        done.stderr == "workbench: parameter 'dsae' is unknown in section 'train'; the nearest: d_sae, seed\n"
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 
 
