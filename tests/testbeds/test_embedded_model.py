@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ TINY = TrainConfig(
     d_model=16,
     n_layers=1,
     n_heads=2,
-    n_ctx=16,
+    n_ctx=32,
     batch_size=2,
-    total_tokens=16 * 2 * 8,
+    total_tokens=32 * 2 * 8,
     warmup_steps=2,
 )
 
@@ -58,7 +59,7 @@ def test_blocks_hold_each_kind_as_often_as_its_share(tmp_path: Path) -> None:
 
 def test_a_batch_follows_from_seed_and_step(tmp_path: Path) -> None:
     folder = fake_corpus(tmp_path)
-    one, same, other = (Blocks(folder, n_ctx=16, d_vocab=300, seed=s).batch(5, 3) for s in (0, 0, 1))
+    one, same, other = (Blocks(folder, n_ctx=32, d_vocab=300, seed=s).batch(5, 3) for s in (0, 0, 1))
     assert (one == same).all()
     assert (one != other).any()
     assert (one[:, 0] == 0).all()
@@ -88,7 +89,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    trainer = Trainer(fake_corpus(tmp_path), TINY, device="cpu")
+    longer = replace(TINY, total_tokens=60 * TINY.batch_size * TINY.n_ctx)
+    trainer = Trainer(fake_corpus(tmp_path), longer, device="cpu")
     first = float(trainer.train_step())
     trainer.blocks.batch = lambda step, size: Blocks.batch(trainer.blocks, 0, size)  # type: ignore[method-assign]
     for _ in range(30):
