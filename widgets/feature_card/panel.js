@@ -286,7 +286,8 @@ function render({ model, el: root }) {
     draw();
   };
   const followPython = () => {
-    if (model.get("feature") !== wanted) wanted = model.get("feature");
+    if (model.get("feature") === wanted) return; // our own request: drawn already, and a refusal may be on show
+    wanted = model.get("feature");
     draw();
   };
   const step = (by) => go(neighbourIn(wanted, by, offered(), count()));
