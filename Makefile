@@ -28,7 +28,7 @@ lab: install
 # Two workers with one thread each: more threads than cores make torch wait for itself.
 test: install-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.strict_ci -n 2 --dist loadfile
-	@if command -v node >/dev/null; then set -x; node --test 'widgets/*/*.test.js'; \
+	@if command -v node >/dev/null; then set -x; node --test widgets/*/*.test.js; \
 	elif [ "$$CI" = true ]; then echo "node is missing: the widget tests cannot be skipped in CI" >&2; exit 1; \
 	else echo "SKIPPED the widget tests: node is not installed"; fi
 
