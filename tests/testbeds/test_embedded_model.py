@@ -199,3 +199,18 @@ def test_the_committed_card_agrees_with_the_model() -> None:
     assert again.low <= stated["high"] + 0.03
     assert again.high >= stated["low"] - 0.03
     assert card["random_weights"]["accuracy_ioi"]["low"] < 0.6
+
+
+def test_near_copies_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that shares most of its long lines with one training file is named; one that shares few is not."""
+    lines = [f"a long line of source code, number {i:04d}" for i in range(20)]
+    texts = {"mostly.py": lines[:10], "hardly.py": [*lines[10:12], *(f"{line}, its own" for line in lines)]}
+    files = []
+    for name, content in texts.items():
+        (tmp_path / name).write_text("\n".join(content))
+        files.append(corpus.TextFile(name, tmp_path / name))
+    monkeypatch.setattr(corpus, "find_text", lambda source: files)
+    monkeypatch.setattr(corpus, "python_documents", lambda: [("copy.py", "\n".join(lines[1:13]))])
+    assert corpus.near_copies() == ["mostly.py"]
+    monkeypatch.setattr(corpus, "python_documents", lambda: [("other.py", "\n".join(lines[6:13]))])
+    assert corpus.near_copies() == []

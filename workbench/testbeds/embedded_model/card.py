@@ -11,15 +11,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from workbench.artifacts import atomic_file, read_json, write_json
 from workbench.tasks import TASKS
-from workbench.testbeds.embedded_model.corpus import SHARES
+from workbench.testbeds.embedded_model.corpus import SHARES, near_copies
 from workbench.testbeds.embedded_model.evaluate import Estimate, evaluate, xz_bits_per_byte
 from workbench.testbeds.embedded_model.train import TrainConfig, new_model
 
-GOALS = {"bits_per_byte": ("<= 1.1", lambda v: v <= 1.1), "induction_gain_nats": (">= 6", lambda v: v >= 6)}
+GOALS = {
+    "bits_per_byte": ("<= 1.1", lambda v: v <= 1.1),
+    "bits_per_byte_strict": ("<= 1.1", lambda v: v <= 1.1),
+    "induction_gain_nats": (">= 6", lambda v: v >= 6),
+}
 ACCURACY_GOAL = (">= 90%", lambda v: v >= 0.9)
 
 
-def _figures(model: PreTrainedModel, tokenizer: Any) -> dict[str, Estimate]:
+def _figures(model: PreTrainedModel, tokenizer: Any, copies: list[str]) -> dict[str, Estimate]:
     model = model.eval()
     with torch.no_grad():
         return evaluate(
@@ -27,6 +31,7 @@ def _figures(model: PreTrainedModel, tokenizer: Any) -> dict[str, Estimate]:
             tokenizer,
             n_ctx=model.config.n_positions,
             d_vocab=model.config.vocab_size,
+            near_copies=copies,
         )
 
 
@@ -39,12 +44,14 @@ def write_card(folder: Path, training: Path) -> dict[str, Any]:
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = TrainConfig(**read_json(training / "state.json")["config"])
-    trained = _figures(AutoModelForCausalLM.from_pretrained(folder), tokenizer)
-    control = _figures(new_model(config), tokenizer)
+    copies = near_copies()
+    trained = _figures(AutoModelForCausalLM.from_pretrained(folder), tokenizer, copies)
+    control = _figures(new_model(config), tokenizer, copies)
     card = {
         "trained": {k: asdict(v) for k, v in trained.items()},
         "random_weights": {k: asdict(v) for k, v in control.items()},
         "xz_bits_per_byte": xz_bits_per_byte(),
+        "near_copies": copies,
         "recipe": asdict(config),
         "steps": read_json(training / "state.json")["step"],
         "corpus_tokens": read_json(training / "corpus.json"),
@@ -74,12 +81,14 @@ def card_text(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     recipe, counts = card["recipe"], card["corpus_tokens"]
     rows = [_row("held-out standard library, bits per byte", "bits_per_byte", card)]
+    rows += [_row("the same without near-copies, bits per byte", "bits_per_byte_strict", card)]
     rows += [_row("repeated random tokens, first half - second half, nats", "induction_gain_nats", card)]
     rows += [_row(title, f"accuracy_{name}", card) for name, (title, _) in TASKS.items()]
     shares = ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items())
     tokens = card["steps"] * recipe["batch_size"] * recipe["n_ctx"]
     return CARD.format(
         rows="\n".join(rows),
+        copies=len(card["near_copies"]),
         xz=f"{card['xz_bits_per_byte']:.3f}",
         shares=shares,
         tokens=f"{tokens:,}",
@@ -118,7 +127,8 @@ linear to zero over the last {decay_frac:.0%}. Blocks: {shares}; the first two a
 interpreter's standard library and of the installed packages ({files} files, {megabytes} MB), the next two are
 generated from the grammars of `workbench/tasks/frames.py` and `grammar.py`, the last are repeated random
 sequences. One standard-library file in 25 (by hash of its name) is held out, and so is every exact copy of it.
-Not checked: near-copies of held-out files inside other packages (vendored backports).
+{copies} held-out files are near-copies: more than half of their long lines stand in one training file (backports in
+other packages, sibling code pages). The table gives the figure with and without them; `card.json` names them.
 
 ## Limits
 
