@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.models_on_disk import tiny_model_dir
-from workbench import cli, store
+from workbench import cli
 from workbench.cli import main, stage_parser
 from workbench.runs.stages import STAGES
 
@@ -88,7 +89,7 @@ def test_usage_errors(words: list[str], message: str, here: Path, capsys: pytest
         ({"hooks": "blocks.0.hook_resid_pots"}, "the nearest: blocks.0.hook_resid_post"),
         ({"model": "./no-such-model"}, "model './no-such-model' is not a directory"),
         ({"n-ctx": "65"}, "n_ctx 65 does not fit: this model's context is 64 tokens"),
-        ({"dtype": "float8"}, "dtype 'float8' is not a storage type"),
+        ({"dtype": "float8"}, "dtype 'float8' is not known"),
         ({"text": "no-such-text"}, "text 'no-such-text' matches no file"),
     ],
 )
@@ -145,38 +146,68 @@ def test_k_larger_than_d_sae(model: Path, here: Path, capsys: pytest.CaptureFixt
     assert "16" in message
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
-    ],
-)
 def test_a_full_disk(
-    error: Exception,
-    model: Path,
-    here: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    model: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The write breaks off in the middle of the file, as it does on a disk that fills."""
 
-    def breaks_off(tensors: object, path: Path) -> None:
-        Path(path).write_bytes(b"half a shard")
-        raise error
+    def breaks_off(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store, "save_file", breaks_off)
-    assert "the disk is full: free some space" in refused(capture_words(model), here, capsys)
+    monkeypatch.setattr("workbench.store.files.os.fsync", breaks_off)
+    assert main(capture_words(model)) == 2
+    assert "the disk is full: about " in capsys.readouterr().err
+    assert {path.name for path in Path("runs").rglob("*") if path.is_file()} == {"manifest.json", ".lock"}
+
+
+def test_the_store_command(model: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Captured in two parts, joined, described, damaged, found, mended."""
+    for part in ("1", "0"):
+        assert main([*capture_words(model), "--shards", "2", "--part", part, "--shard-tokens", "128"]) == 0
+        assert f"part {part} of 2 is done" in capsys.readouterr().out
+    assert not Path("runs/x/record.json").exists()
+    run = ["--run", "runs/x"]
+    assert main(["store", "merge", *run]) == 0
+    assert "joined; no gaps" in capsys.readouterr().out
+    assert main([*capture_words(model), "--shard-tokens", "128"]) == 0
+    capsys.readouterr()
+    assert main(["store", "info", *run]) == 0
+    told = capsys.readouterr().out
+    assert HOOK in told
+    assert "left out: " in told
+    path = Path(f"runs/x/activations/{HOOK}/shard-00001.safetensors")
+    data = bytearray(path.read_bytes())
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert main(["store", "verify", *run, "--quick"]) == 0
+    assert main(["store", "verify", *run]) == 1
+    assert "shard-00001.safetensors' is damaged" in capsys.readouterr().out
+    assert main(["store", "repair", *run]) == 0
+    assert f"made again: shard 1 of {HOOK}" in capsys.readouterr().out
+    assert path.read_bytes() == data
+    assert main(["store", "verify", *run]) == 0
+    assert "the nearest: verify" in refused(["store", "verfy", *run], here, capsys)
+    assert "option '--quik' is unknown" in refused(["store", "verify", *run, "--quik"], here, capsys)
+    assert "has no activations" in refused(["store", "info", "--run", "runs/none"], here, capsys)
+
+
+def test_an_array_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("x.npy", np.ones((5, 3), np.float32))
+    words = ["store", "import", "--run", "runs/images", "--array", "x.npy", "--name", "images"]
+    assert main(words) == 0
+    assert "5 rows of 3 float32 in 1 shards" in capsys.readouterr().out
+    Path("labels.txt").write_text("a\n")
+    assert "has 1 entries, the array 5 rows" in refused([*words, "--labels", "labels.txt"], here, capsys)
 
 
 def test_a_stage_by_hand_is_recorded(model: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(capture_words(model)) == 0
-    assert capsys.readouterr().out.strip().endswith(f"runs/x/activations/{HOOK}")
+    assert capsys.readouterr().out.strip().endswith("runs/x/activations")
     record = json.loads(Path("runs/x/record.json").read_text())
     assert record["command"].startswith("workbench capture --run runs/x --model")
     assert record["stages"]["capture"]["parameters"]["n_tokens"] == 600
     assert record["stages"]["capture"]["notebook"] is None
-    assert record["hashes"].keys() == {f"activations/{HOOK}/manifest.json"}
+    hashed = {f"activations/{c}/{f}" for c in (HOOK, "rows") for f in ("manifest.json", "shards.jsonl")}
+    assert record["hashes"].keys() == hashed
     assert record["seeds"] == {"capture": 0}
     assert {"cpu", "cores", "memory_bytes", "gpu"} <= record["hardware"].keys()
     assert {"python", "torch", "transformer-lens"} <= record["versions"].keys()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.models_on_disk import tiny_model_dir
+from tests.models_on_disk import architecture_dir, bert_dir, tiny_model_dir
 from workbench.errors import UserError
-from workbench.models import embedded_model_dir, load_model, model_hash
+from workbench.models import blank_missing_head, embedded_model_dir, load_model, model_hash
 
 
 def test_the_embedded_model_gives_the_logits_of_hugging_face() -> None:
@@ -64,3 +64,29 @@ def test_an_incomplete_directory_is_refused(tmp_path: Path, file: str, message: 
     (tiny_model_dir(tmp_path) / file).unlink()
     with pytest.raises(UserError, match=message):
         load_model(tmp_path)
+
+
+def test_an_encoder_without_a_head_gives_no_number_from_a_random_one(tmp_path: Path) -> None:
+    """TransformerLens adds a random head to `BertModel`; here it is NaN, and the trunk is the checkpoint's."""
+    from transformers import BertModel
+
+    ids = torch.randint(5, 60, (2, 9))
+    bridge = load_model(bert_dir(tmp_path, head="BertModel"))
+    assert bridge(ids).isnan().all()
+    _, cache = bridge.run_with_cache(ids, names_filter="blocks.2.hook_resid_post")
+    with torch.no_grad():
+        wanted = BertModel.from_pretrained(tmp_path).eval()(ids).last_hidden_state
+    assert torch.allclose(cache["blocks.2.hook_resid_post"], wanted, rtol=0, atol=1e-4)
+    assert model_hash(bridge) == model_hash(load_model(tmp_path))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "bert"])
+def test_heads_of_the_checkpoint_are_kept(tmp_path: Path, architecture: str) -> None:
+    bridge = load_model(architecture_dir(tmp_path, architecture))
+    assert blank_missing_head(bridge) == []
+    assert bridge(torch.randint(5, 60, (1, 9))).isfinite().all()
+
+
+def test_device_map_loads_without_a_device(tmp_path: Path) -> None:
+    bridge = load_model(architecture_dir(tmp_path, "llama"), device_map={"": "cpu"})
+    assert {p.device.type for p in bridge.parameters()} == {"cpu"}

@@ -7,6 +7,7 @@ silently makes an empty tokenizer.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -70,7 +71,11 @@ def resolve_model(source: str | Path) -> str:
 
 
 def load_model(
-    source: str | Path = EMBEDDED, *, device: str | None = None, dtype: torch.dtype = torch.float32
+    source: str | Path = EMBEDDED,
+    *,
+    device: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device_map: str | dict[str, str] | None = None,
 ) -> TransformerBridge:
     """A TransformerLens bridge in evaluation mode with frozen parameters.
 
@@ -78,6 +83,10 @@ def load_model(
         source: `"embedded"`, a Hugging Face directory, or a hub name (the only case that may use the network).
         device: Torch device; by default CUDA where there is one, else the CPU.
         dtype: Parameter dtype.
+        device_map: Spreads the model over several devices (`"auto"`, or module name to device); `device` is then
+            not used.
+
+    A checkpoint without a language-model head gives NaN logits (see `blank_missing_head`).
 
     Raises:
         UserError: the source is neither, or its files are incomplete.
@@ -89,13 +98,41 @@ def load_model(
     hf_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
-        model = TransformerBridge.boot_transformers(name, device=device or default_device(), dtype=dtype)
+        where: dict[str, Any] = (
+            {"device_map": device_map} if device_map else {"device": device or default_device()}
+        )
+        model = TransformerBridge.boot_transformers(name, dtype=dtype, **where)
     except OSError as error:
         raise UserError(
             f"model {str(source)!r} could not be loaded: it is no local directory and no hub answered for it"
         ) from error
     model.eval().requires_grad_(False)
+    blank_missing_head(model)
     return model
+
+
+@torch.no_grad()
+def blank_missing_head(model: TransformerBridge) -> list[str]:
+    """Fill head weights that the checkpoint's class does not have with NaN, and return their names.
+
+    TransformerLens loads an encoder or a base model (`BertModel`, `LlamaModel`) into a class with a head and
+    leaves that head random: another one in each process. NaN cannot be taken for a result, and the hash of
+    the model's parameters stays the same.
+    """
+    import transformers
+
+    inner: Any = model.original_model
+    saved = getattr(transformers, (inner.config.architectures or [""])[0], None)
+    if saved is None or type(inner) is saved:
+        return []
+    with torch.device("meta"):
+        known = set(saved._from_config(copy.deepcopy(inner.config)).state_dict())
+    trunk = {p.data_ptr() for p in inner.base_model.parameters()}
+    blank = {name.replace("_original_component.", ""): p for name, p in inner.named_parameters()}
+    blank = {name: p for name, p in blank.items() if name not in known and p.data_ptr() not in trunk}
+    for parameter in blank.values():
+        parameter.fill_(torch.nan)
+    return sorted(blank)
 
 
 def default_device() -> str:

@@ -56,10 +56,19 @@ class Progress:
             self._shown = now
             self._write(self.line(note))
 
+    def skip(self, n: int) -> None:
+        """Count `n` units that were there already: they are done, and no part of the rate."""
+        self.done += n
+        self._resumed_at += n
+
+    @property
+    def rate(self) -> float:
+        """Units per second since the start."""
+        return (self.done - self._resumed_at) / max(time.monotonic() - self._started, 1e-9)
+
     def line(self, note: str = "") -> str:
         """The present state as one line of text."""
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = (self.done - self._resumed_at) / elapsed
+        rate = self.rate
         left = seconds_text((self.total - self.done) / rate) if rate > 0 else "unknown time"
         share = 100 * self.done / self.total if self.total else 100
         text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f}%), {rate:,.0f} {self.unit}/s"

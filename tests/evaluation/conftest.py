@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.stores import write_store
 from workbench.hooks import capture_forward
 from workbench.models import model_hash
-from workbench.store import Shard, StoreWriter
 
 HOOK = "blocks.0.hook_resid_post"
 N_CTX = 16
@@ -39,18 +39,5 @@ def tokens() -> Tensor:
 def run(tmp_path: Path, model, tokens) -> Path:
     """A run folder with the model's activations on the blocks."""
     x = capture_forward(model, tokens.long(), [HOOK])[HOOK][:, 1:].flatten(0, 1)
-    width = N_CTX - 1
-    block = torch.arange(40, dtype=torch.int32).repeat_interleave(width)
-    pos = torch.arange(1, N_CTX, dtype=torch.int32).repeat(40)
-    description = {
-        "model": "tiny",
-        "model_hash": model_hash(model),
-        "hook": HOOK,
-        "text": {"source": "made up"},
-    }
-    writer = StoreWriter(
-        tmp_path / "activations" / HOOK, {**description, "n_ctx": N_CTX, "dtype": "float32"}, ["made up"]
-    )
-    writer.append(Shard(x, tokens, block, pos, torch.zeros(len(x), dtype=torch.int32)))
-    writer.finish()
+    write_store(tmp_path, HOOK, x, tokens=tokens, model_hash=model_hash(model), about={"model": "tiny"})
     return tmp_path

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from workbench.dictionaries.topk import TopKDictionary
 from workbench.errors import UserError
-from workbench.evaluation import measure_quality
+from workbench.evaluation import Passages, measure_quality
 from workbench.evaluation.bootstrap import ratio_interval
-from workbench.evaluation.fidelity import block_sums, dead_frac, spread
+from workbench.evaluation.fidelity import dead_frac, row_sums, spread
 from workbench.evaluation.splice import clean_run, spliced_run
 
 HOOK = "blocks.0.hook_resid_post"
@@ -53,30 +53,36 @@ def test_losses_are_the_models_own(model, tokens):
     losses, x = clean_run(model, ids, HOOK)
     logits = model(ids, return_type="logits")
     own = functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
-    assert torch.allclose(losses, own[:, 1:], atol=1e-6)
-    assert torch.allclose(spliced_run(model, ids, HOOK, x), losses, atol=1e-6)
+    assert torch.allclose(losses, own, atol=1e-6)
+    everywhere = torch.ones(ids.shape, dtype=torch.bool)
+    assert torch.allclose(spliced_run(model, ids, HOOK, x, everywhere), losses, atol=1e-6)
 
 
-def test_first_position_stays_clean_and_all_others_are_replaced(model, tokens):
+def test_only_chosen_positions_are_replaced(model, tokens):
     ids, seen = tokens[:4].long(), {}
+    chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda v, hook: seen.update(v=v.clone()))]):
-        spliced_run(model, ids, HOOK, torch.full((4, 15, 16), 7.0))
+        spliced_run(model, ids, HOOK, torch.full((4, 16, 16), 7.0), chosen)
     _, clean = clean_run(model, ids, HOOK)
-    assert (seen["v"][:, 1:] == 7).all()
-    assert not (seen["v"][:, 0] == 7).any()
-    assert not torch.allclose(clean, seen["v"][:, 1:])
+    assert (seen["v"][chosen] == 7).all()
+    assert torch.allclose(seen["v"][~chosen], clean[~chosen], atol=1e-6)
+    assert not torch.allclose(clean[chosen], seen["v"][chosen])
+
+
+def test_the_first_position_of_plain_blocks_stays_clean(model, tokens):
+    kept = Passages.packed(tokens).kept
+    assert kept[:, 1:].all()
+    assert not kept[:, 0].any()
 
 
 def test_fidelity_sums_equal_the_dense_equations():
-    dictionary, x = signed_identity(d=4, k=2), torch.randn(5, 3, 4) + 1
-    sums = block_sums(dictionary, x)
-    keep = x.abs() >= x.abs().topk(2, dim=2).values[..., -1:]
+    dictionary, x = signed_identity(d=4, k=2), torch.randn(15, 4) + 1
+    sums = row_sums(dictionary, x)
+    keep = x.abs() >= x.abs().topk(2, dim=1).values[..., -1:]
     assert torch.allclose(sums.reconstruction, x * keep)
-    assert torch.allclose(sums.squared_error, (x * ~keep).double().square().sum((1, 2)))
-    assert (sums.n_firings == 6).all()
-    assert float(spread(x).sum()) == pytest.approx(
-        float(x.flatten(0, 1).var(0, correction=0).sum() * 15), rel=1e-5
-    )
+    assert torch.allclose(sums.squared_error, (x * ~keep).double().square().sum(1))
+    assert (sums.n_firings == 2).all()
+    assert float(spread(x).sum()) == pytest.approx(float(x.var(0, correction=0).sum() * 15), rel=1e-5)
 
 
 def test_dead_fraction_counts_latents_that_never_fire():

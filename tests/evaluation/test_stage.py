@@ -87,7 +87,7 @@ def test_embedded_model_loses_less_with_its_own_directions_than_with_random_ones
     hook = "blocks.2.hook_resid_post"
     tokens = pack(bridge.tokenizer, STDLIB_HELD_OUT, n_tokens=8 * 63, n_ctx=64).tokens
     _, x = clean_run(bridge, tokens.long(), hook)
-    own = principal_dictionary(x.flatten(0, 1), hook)
+    own = principal_dictionary(x[:, 1:].flatten(0, 1), hook)
     control = random_dictionary(like=own)
     measured = measure_quality(bridge, {"own": own, "random": control}, tokens, batch_blocks=4)
     assert measured["own"].fvu < measured["random"].fvu

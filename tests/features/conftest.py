@@ -64,12 +64,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     model = str(tiny_model_dir(run.parent / "model"))
     text = str(Path(json.__file__).parent / "*.py")
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("workbench.capture.BLOCKS_PER_SHARD", 50)  # three shards, the last one short
-        store = capture(run, model=model, text=text, hooks=[HOOK], n_tokens=4000, n_ctx=32, dtype="float32")[
-            HOOK
-        ]
-    assert len(store.manifest["shards"]) == 3
+    options = {"n_tokens": 4000, "n_ctx": 32, "dtype": "float32", "shard_tokens": 50 * 32}
+    store = capture(run, model=model, text=text, hooks=[HOOK], **options)[HOOK]
+    assert store.n_shards == 3  # the last one short
     dictionary = make_dictionary(store)
     save_dictionary(dictionary, run / "dictionary")
     return Made(run, store, dictionary, build_features(run, **OPTIONS))

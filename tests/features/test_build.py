@@ -16,7 +16,6 @@ from workbench.artifacts import read_json, sha256_file, write_json
 from workbench.dictionaries import save_dictionary
 from workbench.errors import UserError
 from workbench.features import FeatureStore, build_features
-from workbench.store import MANIFEST
 
 
 def copy_of(made: Made, run: Path, *, with_features: bool = False) -> Path:
@@ -80,6 +79,7 @@ def test_without_logit_effects_and_control(made: Made, tmp_path: Path) -> None:
     run = copy_of(made, tmp_path / "run")
     store = build_features(run, **OPTIONS | {"control_tokens": 0}, logit_effects=False)
     assert store.meta["control"] is None
+    assert store.meta["no_control"] == "control_tokens is 0"
     assert store.meta["final_norm"] is None
     assert len(store.table["top_up"][0]) == 0
     with pytest.raises(UserError, match="logit_effects=False"):
@@ -120,11 +120,13 @@ def test_another_width_is_refused(made: Made, tmp_path: Path) -> None:
 
 def test_another_model_is_refused(made: Made, tmp_path: Path) -> None:
     run = copy_of(made, tmp_path / "run")
-    manifest = next(run.glob(f"activations/*/{MANIFEST}"))
+    manifest = next(run.glob("activations/blocks*/manifest.json"))
     changed = read_json(manifest)
     changed["description"]["model_hash"] = "0" * 64
     write_json(manifest, changed)
-    with pytest.raises(UserError, match="is not the one that was captured"):
+    with pytest.raises(
+        UserError, match="has other weights now than those the activations came from: capture and train again"
+    ):
         build_features(run)
 
 
@@ -139,7 +141,7 @@ def test_a_dictionary_of_another_model_is_refused(made: Made, tmp_path: Path) ->
 
 def test_a_damaged_shard_is_refused(made: Made, tmp_path: Path) -> None:
     run = copy_of(made, tmp_path / "run")
-    shard = next(run.glob("activations/*/shard-00000.safetensors"))
+    shard = next(run.glob("activations/blocks*/shard-00000.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match="damaged"):
         build_features(run)

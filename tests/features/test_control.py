@@ -28,7 +28,8 @@ def test_only_features_with_enough_blocks_count() -> None:
     tokens[:, 2] = 9
     best = np.zeros(5, CANDIDATE)
     best["feature"], best["block"], best["peak_pos"] = [0, 0, 0, 4, 4], [0, 1, 3, 0, 1], [2, 2, 1, 2, 2]
-    assert peak_token_shares(tokens, best, 3).tolist() == pytest.approx([2 / 3])
+    peaks = tokens[best["block"], best["peak_pos"]].astype(np.int64)
+    assert peak_token_shares(peaks, best, 3).tolist() == pytest.approx([2 / 3])
 
 
 def token_detector(made: Made) -> TopKDictionary:

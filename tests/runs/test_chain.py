@@ -158,6 +158,45 @@ def test_deleting_the_dictionary_redoes_training_and_what_follows(copy: Path) ->
     assert after["dictionary/sae_weights.safetensors"] != before["dictionary/sae_weights.safetensors"]
 
 
+def only_capture(base: Path, **options: object) -> None:
+    """Make the first stage of the run and no other."""
+    write_parameters(base, capture={**PARAMETERS["capture"], **options})
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    plan = "from workbench.runs.chain import _prepared, _snakemake, Path\n"
+    plan += f"with _prepared(Path('run.yaml'), Path('{RUN}'), ''):\n"
+    plan += f"    raise SystemExit(_snakemake(Path('{RUN}'), '--cores', '2', '--until', 'capture'))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", plan], cwd=base, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_divided_capture_is_the_same_capture(copy: Path, tmp_path: Path) -> None:
+    """Two jobs with disjoint shards, joined by the stage, against the one process of the other run."""
+    for base, shards in ((copy, 1), (tmp_path / "divided", 2)):
+        base.mkdir(exist_ok=True)
+        only_capture(base, shard_tokens=2048, shards=shards)
+    assert (tmp_path / "divided" / RUN / ".stages" / "capture.part-1.json").is_file()
+    one, two = (
+        {
+            f.relative_to(base / RUN).as_posix(): f.read_bytes()
+            for f in (base / RUN / "activations").rglob("*")
+            if f.is_file() and not f.name.startswith(".")
+        }
+        for base in (copy, tmp_path / "divided")
+    )
+    assert len(one) > 16
+    assert one == two
+
+
+def test_more_tokens_are_appended(copy: Path) -> None:
+    shard = copy / RUN / "activations" / "blocks.2.hook_resid_post" / "shard-00000.safetensors"
+    before = shard.stat().st_mtime_ns
+    only_capture(copy, n_tokens=17_000)
+    assert shard.stat().st_mtime_ns == before
+    assert shard.with_name("shard-00001.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.store import Shard, StoreWriter
+from tests.stores import write_store
 
 HOOK = "blocks.0.hook_resid_post"
 N_CTX = 101
@@ -29,18 +29,12 @@ class Planted:
     features: Tensor
 
 
-def write_store(folder: Path, rows: Tensor, *, name: str = "planted", n_shards: int = 2) -> None:
+def write_planted(run: Path, rows: Tensor, *, name: str = "planted", n_shards: int = 2) -> None:
     """A complete store of float32 rows, as blocks of `N_CTX` made-up tokens."""
-    description = {"model": None, "hook": HOOK, "text": {"source": name}, "n_ctx": N_CTX, "dtype": "float32"}
-    writer = StoreWriter(folder / "activations" / HOOK, description, ["planted"])
-    width = N_CTX - 1
-    for part in rows[: len(rows) // width * width].split(-(-len(rows) // (n_shards * width)) * width):
-        n_blocks = len(part) // width
-        block = torch.arange(n_blocks, dtype=torch.int32).repeat_interleave(width)
-        pos = torch.arange(1, N_CTX, dtype=torch.int32).repeat(n_blocks)
-        tokens = torch.zeros(n_blocks, N_CTX, dtype=torch.int32)
-        writer.append(Shard(part.contiguous(), tokens, block, pos, torch.zeros(len(part), dtype=torch.int32)))
-    writer.finish()
+    n_blocks = len(rows) // (N_CTX - 1)
+    tokens = torch.zeros(n_blocks, N_CTX, dtype=torch.int32)
+    kept = rows[: n_blocks * (N_CTX - 1)]
+    write_store(run, HOOK, kept, tokens=tokens, blocks_per_shard=-(-n_blocks // n_shards), array=name)
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def plant(tmp_path: Path) -> Callable[..., Planted]:
             rows = torch.stack(
                 [column[torch.randperm(n_rows, generator=generator)] for column in rows.T], dim=1
             )
-        write_store(tmp_path / name, rows, name=f"{seed} {shuffled}")
+        write_planted(tmp_path / name, rows, name=f"{seed} {shuffled}")
         return Planted(tmp_path / name, features)
 
     return make

@@ -8,8 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from tests.arrays import CONCEPTS, plant_array
+from tests.stores import block_rows
 from workbench.capture import open_store
 from workbench.errors import UserError
+from workbench.store import Origin, RowShard, StoreWriter
 from workbench.training import metrics, train
 from workbench.training.step import Trainer
 
@@ -87,7 +90,7 @@ def test_metrics_are_on_disk_while_training(plant, monkeypatch):
         ),
         ({"architecture": "topq"}, "architecture 'topq' is not known; the nearest: topk"),
         ({"n_tokens": 99}, "n_tokens 99 is less than one batch of batch_size 100"),
-        ({"batch_size": 2_000}, "batch_size 2000 is larger than a window of the store"),
+        ({"batch_size": 2_000}, "batch_size 2000 does not fit: choose 1 to 1500, the rows of the store"),
         ({"lr": 0.0}, r"lr 0\.0 is not positive"),
         ({"checkpoint_every_steps": 0}, "checkpoint_every_steps 0 is not at least 1"),
         ({"lr": 1e30}, "the loss is not finite at step"),
@@ -108,5 +111,44 @@ def test_damaged_activations_are_refused(plant):
     run = plant(n_rows=1_500).run
     shard = run / "activations" / HOOK / "shard-00000.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1] + b"\xff")
-    with pytest.raises(UserError, match="is damaged: delete the folder and capture again"):
+    with pytest.raises(UserError, match=r"is damaged \(its SHA-256 is another than when it was written\)"):
         train(run, **OPTIONS)
+
+
+def test_more_activations_are_other_activations(plant):
+    """A store that was appended to is trained on anew; the rows that were there are the same."""
+    run = plant(n_rows=1_500).run
+    first, before = train(run, **OPTIONS), open_store(run)
+    append_shard(run, before)
+    after = open_store(run)
+    assert after.n_rows == before.n_rows + 700
+    assert torch.equal(after.take(range(before.n_rows)), before.take(range(before.n_rows)))
+    again = train(run, **OPTIONS)
+    assert again.hash != first.hash
+    assert again.metadata["store"] == after.hash != before.hash
+
+
+def append_shard(run, store):
+    """Another shard of seven blocks."""
+    base = {key: store.description[key] for key in ("n_ctx", "d_vocab", "text")}
+    made = {key: store.description[key] for key in ("model_hash", "hook", "dtype", "precision", "array")}
+    told = {key: store.description[key] for key in ("model", "source")}
+    writer = StoreWriter(run / "activations", Origin(base), {HOOK: Origin(made, told)})
+    rows = block_rows(torch.ones(7, store.n_ctx, dtype=torch.int32))
+    writer.add(store.n_shards, RowShard(rows), {HOOK: torch.ones(700, store.d_model)})
+
+
+def test_an_array_is_trained_on_like_captured_activations(tmp_path):
+    """Every planted direction is found; random ones are not."""
+    planted = plant_array(tmp_path)
+    options = {"d_sae": 16, "k": 1, "batch_size": 250, "n_tokens": 60_000, "lr": 5e-3}
+    dictionary = train(planted.run, **options)
+    rows = torch.from_numpy(planted.rows)
+    means = torch.stack([rows[[name == c for name in planted.label]].mean(0) for c in CONCEPTS])
+    directions = torch.nn.functional.normalize(means - rows.mean(0), dim=1)
+    assert (directions @ dictionary.W_dec.T).max(1).values.min() > 0.9
+    assert dictionary.metadata["model"] is dictionary.metadata["model_hash"] is None
+    chance = torch.nn.functional.normalize(
+        torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    assert (chance @ dictionary.W_dec.T).max() < 0.6

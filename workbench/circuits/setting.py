@@ -1,7 +1,8 @@
 """What a circuit stage works on: the run's dictionary, the model it was trained on, the executor.
 
 The model is loaded by the name that the run recorded, and refused when its weights are not those that the
-dictionary was trained on: the features of another model's dictionary mean nothing.
+dictionary was trained on: the features of another model's dictionary mean nothing. Weights that were captured
+in bfloat16 are loaded in it, recognised, and then used in float32: the same numbers with finer arithmetic.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from workbench.artifacts import read_json
+from workbench.capture.options import PRECISIONS
 from workbench.circuits.executor import Executor
 from workbench.circuits.nodes import Site, site_of_hook
 from workbench.dictionaries import Dictionary, load_dictionary
@@ -72,10 +74,19 @@ def open_setting(
             "or train a dictionary there"
         )
     recorded = recorded_model(run, dictionary.hook_name, dictionary.metadata)
-    source = model or recorded.get("model", EMBEDDED)
-    bridge = load_model(source, device=device)
+    if model is None and "model" in recorded and recorded["model"] is None:
+        raise UserError(
+            f"the dictionary of run {str(run)!r} was trained on an array, so there is no model whose circuits could be "
+            "traced: capture a model's activations and train on them, or name the model"
+        )
+    source = model or recorded.get("model") or EMBEDDED
+    weights, _ = PRECISIONS[recorded.get("precision") or "float32"]
+    bridge = load_model(source, device=device, dtype=weights)
     found = model_hash(bridge)
     _check_hash(source, found, recorded.get("model_hash"))
+    if weights != torch.float32:
+        torch.nn.Module.to(bridge, torch.float32)
+        bridge.cfg.dtype = torch.float32
     site = site_of_hook(bridge, dictionary.hook_name)
     executor = Executor(bridge)
     return Setting(executor, _on_device(dictionary, executor.device), site, str(source), found)
@@ -85,12 +96,15 @@ def _on_device(dictionary: Dictionary, device: torch.device) -> Dictionary:
     return replace(dictionary, **{name: tensor.to(device) for name, tensor in dictionary.tensors.items()})
 
 
-def recorded_model(run: Path, hook: str, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """`model` and `model_hash` as the dictionary recorded them, else as the run's activations did."""
-    manifest = run / "activations" / hook / "manifest.json"
-    described = read_json(manifest)["description"] if manifest.is_file() else {}
-    known = {**described, **metadata}
-    return {key: str(known[key]) for key in ("model", "model_hash") if known.get(key)}
+def recorded_model(run: Path, hook: str, metadata: Mapping[str, Any]) -> dict[str, str | None]:
+    """`model`, `model_hash` and `precision` as the dictionary recorded them, else as the run's activations did.
+
+    What neither tells is left out; a `model` of None says that there is none.
+    """
+    path = run / "activations" / hook / "manifest.json"
+    manifest = read_json(path) if path.is_file() else {}
+    known = {**manifest.get("about", {}), **manifest.get("description", {}), **metadata}
+    return {key: known[key] for key in ("model", "model_hash", "precision") if key in known}
 
 
 def _check_hash(source: str, found: str, wanted: str | None) -> None:

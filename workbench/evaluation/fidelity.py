@@ -1,4 +1,4 @@
-"""Reconstruction and sparsity: sums per block, from which ratios and their intervals are made."""
+"""Reconstruction and sparsity: sums per row, from which ratios and their intervals are made."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from workbench.dictionaries import Dictionary
 
 
 @dataclass(frozen=True)
-class BlockSums:
-    """Per block of text: squared error and number of firings, in float64.
+class RowSums:
+    """Per row: squared error and number of firings, in float64.
 
     Attributes:
-        squared_error: Sum over tokens of |x - x_hat|^2 (block).
-        n_firings: Latents with a positive value, summed over tokens (block).
-        reconstruction: x_hat (block, pos, d).
+        squared_error: |x - x_hat|^2 (row).
+        n_firings: Latents with a positive value (row).
+        reconstruction: x_hat (row, d).
     """
 
-    squared_error: Float64[Tensor, " block"]
-    n_firings: Float64[Tensor, " block"]
-    reconstruction: Float[Tensor, "block pos d"]
+    squared_error: Float64[Tensor, " row"]
+    n_firings: Float64[Tensor, " row"]
+    reconstruction: Float[Tensor, "row d"]
 
 
-def block_sums(dictionary: Dictionary, x: Float[Tensor, "block pos d"]) -> BlockSums:
-    """Error and sparsity of a dictionary on whole blocks. Status: exact."""
-    indices, values = dictionary.encode(x.flatten(0, 1))
-    reconstruction = dictionary.decode(indices, values).view(x.shape)
-    error = (x - reconstruction).double().square().sum((1, 2))
-    firings = (values > 0).double().view(len(x), -1).sum(1)
-    return BlockSums(error, firings, reconstruction)
+def row_sums(dictionary: Dictionary, x: Float[Tensor, "row d"]) -> RowSums:
+    """Error and sparsity of a dictionary on rows. Status: exact."""
+    indices, values = dictionary.encode(x)
+    reconstruction = dictionary.decode(indices, values)
+    error = (x - reconstruction).double().square().sum(1)
+    return RowSums(error, (values > 0).double().sum(1), reconstruction)
 
 
-def spread(x: Float[Tensor, "block pos d"]) -> Float64[Tensor, " block"]:
-    """Per block the summed squared distance from the mean over all blocks: the variance that FVU is a fraction of."""
+def spread(x: Float[Tensor, "row d"]) -> Float64[Tensor, " row"]:
+    """Squared distance of each row from the mean over all rows: the variance that FVU is a fraction of."""
     exact = x.double()
-    return (exact - exact.mean((0, 1))).square().sum((1, 2))
+    return (exact - exact.mean(0)).square().sum(1)
 
 
 def dead_frac(dictionary: Dictionary, batches: Iterable[Float[Tensor, "row d"]]) -> float:

@@ -3,7 +3,8 @@
     {"trained": {fvu, l0, dead_frac, ce_nats, ...}, "random": {the same}, "inputs": {what it was made from}}
 
 The text is the held-out part of the default corpus where the dictionary was trained on the other part;
-for a corpus of the user's it is the corpus itself, and `held_out` is false.
+for a corpus of the user's it is the corpus itself, and `held_out` is false. A store made from an array has
+no model: the rows are a sample of the array itself, `held_out` is false, and what needs losses is null.
 """
 
 from __future__ import annotations
@@ -12,25 +13,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from jaxtyping import Int
-from torch import Tensor
-
 from workbench.artifacts import read_json, write_json
-from workbench.capture import open_store
+from workbench.capture import check_captured_model, load_captured_model, open_store
+from workbench.capture.options import PRECISIONS
 from workbench.dictionaries import Dictionary, load_dictionary, random_dictionary
 from workbench.errors import UserError
 from workbench.evaluation.fidelity import dead_frac
-from workbench.evaluation.measure import measure_quality
-from workbench.models import load_model, model_hash
-from workbench.store import ActivationStore
-from workbench.text import STDLIB, STDLIB_HELD_OUT, pack
+from workbench.evaluation.material import choose_passages, choose_rows
+from workbench.evaluation.measure import measure_quality, measure_rows
+from workbench.store import ActivationStore, StoreError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 ROWS = 4096
-FORMAT = 1
+FORMAT = 2
 
 
 def evaluate(
@@ -47,7 +44,7 @@ def evaluate(
     Args:
         run: Run folder with activations and a dictionary.
         model: The model, if it is loaded already; by default the one that the activations came from.
-        n_blocks: Blocks of text for reconstruction and losses.
+        n_blocks: Blocks of text for reconstruction and losses; of an array groups of 256 rows.
         n_dead_tokens: Captured activations on which a latent must fire once not to count as dead.
         batch_blocks: Blocks per forward.
         seed: Decides the text, the random control, and the bootstrap resamples.
@@ -57,7 +54,7 @@ def evaluate(
 
     Raises:
         UserError: the run has no dictionary or activations, the model is another than the one captured, or
-            its activations do not fit.
+            its activations do not fit, or a file of the store is damaged.
 
     Status: exact for these tokens; intervals are 95% bootstrap over blocks of text.
     """
@@ -73,7 +70,10 @@ def evaluate(
     path = run / "dictionary" / "evaluation.json"
     if path.exists() and (found := read_json(path)).get("inputs") == inputs:
         return found
-    result = _measure(store, trained, model, n_blocks, n_dead_tokens, batch_blocks, seed)
+    try:
+        result = _measure(store, trained, model, n_blocks, n_dead_tokens, batch_blocks, seed)
+    except StoreError as error:
+        raise UserError(str(error)) from error
     write_json(path, {**result, "inputs": inputs})
     return read_json(path)
 
@@ -87,39 +87,39 @@ def _measure(
     batch_blocks: int,
     seed: int,
 ) -> dict[str, Any]:
-    bridge = _model(store, model)
-    tokens, text = _blocks(store, bridge, n_blocks, seed)
     dictionaries = {"trained": trained, "random": random_dictionary(like=trained, seed=seed)}
-    measured = measure_quality(bridge, dictionaries, tokens, batch_blocks=batch_blocks, seed=seed)
+    if store.description["model"] is None:
+        _refuse_model(store, model)
+        rows, group, text = choose_rows(store, n_blocks=n_blocks, seed=seed)
+        measured = measure_rows(dictionaries, rows, group, seed=seed)
+    else:
+        bridge = _model(store, model)
+        passages, text = choose_passages(store, bridge, n_blocks=n_blocks, seed=seed)
+        _, mixed = PRECISIONS[store.description["precision"]]
+        measured = measure_quality(
+            bridge, dictionaries, passages, batch_blocks=batch_blocks, mixed=mixed, seed=seed
+        )
     result: dict[str, Any] = {name: quality.to_json() for name, quality in measured.items()}
     for name, dictionary in dictionaries.items():
         result[name]["dead_frac"] = _dead_frac(store, dictionary, n_dead_tokens, seed)
-    return {**result, "hook_name": trained.hook_name, "model_hash": model_hash(bridge), "text": text}
+    model_hash = store.description["model_hash"]
+    return {**result, "hook_name": trained.hook_name, "model_hash": model_hash, "text": text}
 
 
 def _model(store: ActivationStore, model: TransformerBridge | None) -> TransformerBridge:
     """The model that the store was captured from."""
-    bridge = model if model is not None else load_model(str(store.description["model"]))
-    if model_hash(bridge) != store.description["model_hash"]:
+    if model is None:
+        return load_captured_model(store)
+    check_captured_model(store, model)
+    return model
+
+
+def _refuse_model(store: ActivationStore, model: TransformerBridge | None) -> None:
+    if model is not None:
         raise UserError(
-            f"model {store.description['model']!r} has other weights now than those the activations came from: "
-            "capture and train again"
+            f"store {str(store.folder)!r} was made from an array, so a model has nothing to be compared with: leave "
+            "model out"
         )
-    return bridge
-
-
-def _blocks(
-    store: ActivationStore, bridge: TransformerBridge, n_blocks: int, seed: int
-) -> tuple[Int[Tensor, "block pos"], dict[str, Any]]:
-    """Blocks to evaluate on, and where they are from."""
-    source = store.description["text"]["source"]
-    if source == STDLIB:
-        wanted = n_blocks * (store.n_ctx - 1)
-        blocks = pack(bridge.tokenizer, STDLIB_HELD_OUT, n_tokens=wanted, n_ctx=store.n_ctx, seed=seed)
-        return blocks.tokens, {"source": STDLIB_HELD_OUT, "held_out": True}
-    tokens = torch.cat([shard.tokens for shard in store.shards()])
-    chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))[:n_blocks]
-    return tokens[chosen], {"source": source, "held_out": False}
 
 
 def _dead_frac(store: ActivationStore, dictionary: Dictionary, n_tokens: int, seed: int) -> float:

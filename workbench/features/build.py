@@ -3,6 +3,10 @@
 One pass reads the activations, encodes them and feeds three accumulators that hold all latents at once
 (`FeatureStatistics`, `ExampleSketch`, and the scratch file of codes); everything else is computed from those and
 from the weights. Memory does not grow with the amount of text; scratch disk does (`codes.py`).
+
+A store made from an array has no text and no model behind it. Its rows are blocks of one token, the row's
+label, so an example is one row, found by its `block`. There are no logit effects, and no control where the
+rows have no labels.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import pyarrow as pa
 import torch
 
 from workbench.artifacts import atomic_folder, sha256_file, write_json
-from workbench.capture import open_store
+from workbench.capture import load_captured_model, open_store
 from workbench.dictionaries import Dictionary, load_dictionary, random_dictionary
 from workbench.errors import UserError
 from workbench.features import tables
@@ -31,11 +35,11 @@ from workbench.features.effects import (
 )
 from workbench.features.examples import ExampleSketch, quantile_cuts, range_edges
 from workbench.features.firings import candidates, firings_from_code
-from workbench.features.reading import block_batches, blocks_per_batch, encode
+from workbench.features.reading import block_batches, encode, rows_per_batch
 from workbench.features.statistics import FeatureStatistics
 from workbench.features.store import FORMAT, FeatureStore
-from workbench.features.vocabulary import token_strings, tokenizer_hash
-from workbench.models import default_device, load_model, model_hash
+from workbench.features.vocabulary import label_strings, token_strings, tokenizer_hash
+from workbench.models import default_device
 from workbench.progress import Progress
 from workbench.store import ActivationStore
 
@@ -54,7 +58,8 @@ LEAST = {
 CONTROL_TOP = 10
 """Top examples per feature in the control: fewer than in the store, because it uses a part of the text."""
 NORM_BLOCKS = 16
-"""Blocks of text over which the final norm's scale is averaged."""
+"""Blocks of full length over whose tokens the final norm's scale is averaged."""
+NO_LABELS = "the rows have no labels to compare top examples by"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def build_features(
         context: Tokens per example.
         n_effects: Tokens per direction of the logit effects.
         n_neighbours: Decoder neighbours per feature.
-        logit_effects: False for a hook that does not write to the residual stream.
+        logit_effects: False for a hook that does not write to the residual stream; a store made from an array has
+            none in any case.
         control_tokens: Positions for the comparison with a random dictionary (`control.py`); 0 leaves it out.
         seed: Draws of examples, and the control.
         device: Torch device of the encoder; by default CUDA where there is one, else the CPU.
@@ -121,7 +127,10 @@ def build_features(
     _check_options(options)
     dictionary = _open_dictionary(run, device or default_device())
     store = open_store(run, dictionary.hook_name)
-    model = _open_model(store, dictionary)
+    _check_fits(store, dictionary)
+    model = load_captured_model(store) if store.description["model"] is not None else None
+    if model is None:
+        options = replace(options, logit_effects=False)
     with atomic_folder(run / "features") as folder:
         _build(folder, store, dictionary, model, options)
     return FeatureStore.open(run / "features")
@@ -141,36 +150,33 @@ def _open_dictionary(run: Path, device: str) -> Dictionary:
     return replace(dictionary, **{name: tensor.to(device) for name, tensor in dictionary.tensors.items()})
 
 
-def _open_model(store: ActivationStore, dictionary: Dictionary) -> TransformerBridge:
-    """The model that the activations come from; refuses a dictionary or a model that does not belong to them."""
+def _check_fits(store: ActivationStore, dictionary: Dictionary) -> None:
+    """Refuse a dictionary of another width or of another model than the store's."""
     if dictionary.d_in != store.d_model:
         raise UserError(
             f"dictionary reads vectors of {dictionary.d_in} numbers, the store of {store.description['hook']!r} holds "
             f"{store.d_model}: train a dictionary on this store"
         )
-    trained_on = dictionary.metadata.get("model_hash")
-    if trained_on not in (None, store.description["model_hash"]):
+    trained_on, captured = dictionary.metadata.get("model_hash"), store.description["model_hash"]
+    if trained_on not in (None, captured):
+        there = "come from an array" if captured is None else f"in the run are of model {captured[:12]}"
         raise UserError(
-            f"dictionary was trained on model {str(trained_on)[:12]}, the activations in the run are of model "
-            f"{store.description['model_hash'][:12]}: train again on this store"
+            f"dictionary was trained on model {str(trained_on)[:12]}, the activations {there}: train again on this "
+            "store"
         )
-    model = load_model(store.description["model"])
-    if model_hash(model) != store.description["model_hash"]:
-        raise UserError(
-            f"model {store.description['model']!r} is not the one that was captured (its weights differ): capture and "
-            "train again"
-        )
-    return model
 
 
 def _build(
-    folder: Path, store: ActivationStore, dictionary: Dictionary, model: TransformerBridge, options: _Options
+    folder: Path,
+    store: ActivationStore,
+    dictionary: Dictionary,
+    model: TransformerBridge | None,
+    options: _Options,
 ) -> None:
     """Write every file of the feature store into `folder`, `meta.json` last."""
-    with CodeScratch(folder / "scratch", n_ctx=store.n_ctx) as scratch:
+    with CodeScratch(folder / "scratch") as scratch:
         statistics, sketch = _collect(store, dictionary, scratch, options)
-    strings = token_strings(model.tokenizer, int(model.cfg.d_vocab))
-    norm, effects = _logit_effects(model, dictionary, scratch, options)
+    strings, norm, effects = _words(store, model, dictionary, scratch, options)
     if effects is not None:
         tables.write_logits(folder, effects, strings)
     _write_examples(folder, store, statistics, sketch, scratch, effects, strings, options)
@@ -183,7 +189,7 @@ def _build(
         "n_dead": int((statistics.n_fired == 0).sum()),
         "parameters": asdict(options),
         "final_norm": norm,
-        "control": _control(store, dictionary, options),
+        **_control(store, dictionary, options),
         "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
     }
     write_json(folder / tables.META_FILE, meta)
@@ -194,35 +200,44 @@ def _collect(
 ) -> tuple[FeatureStatistics, ExampleSketch]:
     """The pass over the activations."""
     n, n_ctx = dictionary.d_sae, store.n_ctx
+    unit = "tokens" if n_ctx > 1 else "rows"
     statistics = FeatureStatistics(n)
     sketch = ExampleSketch(n, n_examples=options.n_examples, n_quantile_examples=options.n_quantile_examples)
-    with Progress(store.n_rows, "features", "tokens") as progress:
-        for batch in block_batches(store, blocks_per_batch(store, n)):
+    with Progress(store.n_rows, "features", unit) as progress:
+        for batch in block_batches(store, rows_per_batch(n)):
             indices, values = encode(dictionary, batch)
             firings = firings_from_code(indices, values, batch.store_block, batch.pos)
             statistics.update(firings.feature, firings.value)
             sketch.add(candidates(firings, n_features=n, n_ctx=n_ctx, seed=options.seed))
-            scratch.append(batch.token, batch.block, batch.pos, batch.document, indices, values)
+            scratch.append(batch, indices, values)
             progress.advance(len(batch.block))
     return statistics, sketch
 
 
-def _logit_effects(
-    model: TransformerBridge, dictionary: Dictionary, scratch: CodeScratch, options: _Options
-) -> tuple[dict[str, Any] | None, TopEffects | None]:
-    """What `meta.json` says of the final norm, and the effects; nothing of either if they are not wanted."""
+def _words(
+    store: ActivationStore,
+    model: TransformerBridge | None,
+    dictionary: Dictionary,
+    scratch: CodeScratch,
+    options: _Options,
+) -> tuple[pa.Array, dict[str, Any] | None, TopEffects | None]:
+    """Text of each token id, what `meta.json` says of the final norm, and the effects; None where not wanted."""
+    if model is None:
+        return label_strings(store), None, None
+    strings = token_strings(model.tokenizer, int(model.cfg.d_vocab))
     if not options.logit_effects:
-        return None, None
+        return strings, None, None
     device = model.W_U.device
     directions = residual_directions(model, dictionary.hook_name, dictionary.W_dec.to(device))
-    norm = final_norm(model, torch.from_numpy(scratch.first_tokens(NORM_BLOCKS)).long().to(device))
+    text = scratch.first_blocks(NORM_BLOCKS * store.n_ctx)
+    norm = final_norm(model, [torch.from_numpy(ids).long().to(device) for ids in text])
     effects = top_effects(directions, model.W_U, norm, n=min(options.n_effects, int(model.cfg.d_vocab)))
     described = {
         "centred": norm.centred,
         "mean_inverse_scale": norm.mean_inverse_scale,
         "n_positions": norm.n_positions,
     }
-    return described, effects
+    return strings, described, effects
 
 
 def _write_examples(
@@ -259,21 +274,29 @@ def _write_examples(
     )
 
 
-def _control(store: ActivationStore, dictionary: Dictionary, options: _Options) -> dict[str, Any] | None:
+def _control(store: ActivationStore, dictionary: Dictionary, options: _Options) -> dict[str, Any]:
+    """The control, or None and the reason why there is none."""
     if options.control_tokens == 0:
-        return None
+        return {"control": None, "no_control": "control_tokens is 0"}
+    if store.labels is not None and len(store.labels) < 2:
+        return {"control": None, "no_control": NO_LABELS}
     pair = {"trained": dictionary, "random": random_dictionary(like=dictionary, seed=options.seed)}
-    return measure_control(store, pair, n_tokens=options.control_tokens, n_top=CONTROL_TOP, seed=options.seed)
+    measured = measure_control(
+        store, pair, n_tokens=options.control_tokens, n_top=CONTROL_TOP, seed=options.seed
+    )
+    return {"control": measured, "no_control": None}
 
 
-def _origin(store: ActivationStore, dictionary: Dictionary, model: TransformerBridge) -> dict[str, Any]:
+def _origin(
+    store: ActivationStore, dictionary: Dictionary, model: TransformerBridge | None
+) -> dict[str, Any]:
     """What the features were made from."""
     return {
         "format": FORMAT,
         "hook": store.description["hook"],
         "model": store.description["model"],
         "model_hash": store.description["model_hash"],
-        "tokenizer_hash": tokenizer_hash(model.tokenizer),
+        "tokenizer_hash": None if model is None else tokenizer_hash(model.tokenizer),
         "store_hash": store.hash,
         "dictionary_hash": dictionary.hash,
         "n_rows": store.n_rows,

@@ -6,7 +6,9 @@ and for features of longer patterns. It means something only beside its controls
 text with the same code:
 
 * `random`: a dictionary of the same shape with random directions and the same number of active latents;
-* `positions`: sets of positions drawn at random, one a block, as many a set as a feature has top examples.
+* `positions`: sets of rows drawn at random, one a block, as many a set as a feature has top examples.
+
+In a store made from an array a row is a block and its label is its token.
 
 Only features with `n_top` top examples (in as many different blocks) count, because shares of smaller sets are
 high by arithmetic. Intervals: 95% percentile bootstrap over features. Status: correlational.
@@ -15,21 +17,44 @@ high by arithmetic. Intervals: 95% percentile bootstrap over features. Status: c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int32, Int64, Num, Shaped
 
 from workbench.dictionaries import Dictionary
+from workbench.evaluation.material import rows_per_block
 from workbench.features.examples import TopPeaks
 from workbench.features.firings import candidates, firings_from_code
-from workbench.features.reading import BlockBatch, block_batches, blocks_per_batch, encode
+from workbench.features.reading import BlockBatch, block_batches, encode, rows_per_batch
 from workbench.features.tables import commonest
 from workbench.progress import Progress
 from workbench.store import ActivationStore
 
 N_RESAMPLES = 1000
 N_POSITION_SETS = 1000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows of the blocks on which dictionaries are compared, in the order of the store.
+
+    Attributes:
+        key: block * n_ctx + pos of each row (row).
+        token: Its token (row).
+        start: First row of each chosen block (chosen).
+        n_ctx: Longest block.
+    """
+
+    key: Int64[np.ndarray, " row"]
+    token: Int64[np.ndarray, " row"]
+    start: Int64[np.ndarray, " chosen"]
+    n_ctx: int
+
+    def at(self, block: Int64[np.ndarray, " n"], pos: Int32[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Tokens of some rows."""
+        return self.token[np.searchsorted(self.key, block * self.n_ctx + pos)]
 
 
 def measure_control(
@@ -40,7 +65,7 @@ def measure_control(
     Args:
         store: Activations.
         dictionaries: `trained` and `random`, of one shape.
-        n_tokens: Positions to use; rounded up to whole blocks.
+        n_tokens: Rows to use; rounded up to whole blocks.
         n_top: Top examples per feature.
         seed: Choice of blocks, positions and resamples.
 
@@ -49,12 +74,13 @@ def measure_control(
         the numbers are None where no feature counts.
     """
     rng = np.random.default_rng(seed)
-    n_blocks = store.n_rows // (store.n_ctx - 1)
-    chosen = np.zeros(n_blocks, bool)
-    chosen[rng.permutation(n_blocks)[: -(-n_tokens // (store.n_ctx - 1))]] = True
-    tokens, peaks = _collect(store, dictionaries, chosen, n_top=n_top, seed=seed)
-    shares = {name: peak_token_shares(tokens, best, n_top) for name, best in peaks.items()}
-    shares["positions"] = _position_shares(tokens[chosen], n_top, rng)
+    chosen = choose_blocks(rows_per_block(store), n_tokens, rng)
+    text, peaks = _collect(store, dictionaries, chosen, n_top=n_top, seed=seed)
+    shares = {
+        name: peak_token_shares(text.at(best["block"], best["peak_pos"]), best, n_top)
+        for name, best in peaks.items()
+    }
+    shares["positions"] = _position_shares(text, n_top, rng)
     means = {name: _bootstrap_means(share, rng) for name, share in shares.items()}
     made = {name: _summary(share, means[name]) for name, share in shares.items()}
     return {
@@ -67,27 +93,42 @@ def measure_control(
     }
 
 
+def choose_blocks(
+    n_rows: Int64[np.ndarray, " block"], wanted: int, rng: np.random.Generator
+) -> Bool[np.ndarray, " block"]:
+    """Random blocks that together have `wanted` rows, or all that have any."""
+    order = rng.permutation(len(n_rows))
+    order = order[n_rows[order] > 0]
+    enough = int(np.searchsorted(np.cumsum(n_rows[order]), wanted)) + 1
+    chosen = np.zeros(len(n_rows), bool)
+    chosen[order[:enough]] = True
+    return chosen
+
+
 def _collect(
     store: ActivationStore,
     dictionaries: Mapping[str, Dictionary],
-    chosen: np.ndarray,
+    chosen: Bool[np.ndarray, " block"],
     *,
     n_top: int,
     seed: int,
-) -> tuple[Int[np.ndarray, "block pos"], dict[str, Shaped[np.ndarray, " candidate"]]]:
-    """Tokens of all blocks (zeros where not chosen) and each dictionary's best peaks in the chosen ones."""
+) -> tuple[Chosen, dict[str, Shaped[np.ndarray, " candidate"]]]:
+    """The rows of the chosen blocks and each dictionary's best peaks in them."""
     d_sae = max(d.d_sae for d in dictionaries.values())
     tops = {name: TopPeaks(d.d_sae, n_top) for name, d in dictionaries.items()}
-    tokens = np.zeros((len(chosen), store.n_ctx), np.int32)
-    total = int(chosen.sum()) * (store.n_ctx - 1)
-    with Progress(total, "control: trained and random dictionary", "tokens") as progress:
-        for whole in block_batches(store, blocks_per_batch(store, d_sae)):
+    keys, tokens = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    with Progress(store.n_rows, "control: trained and random dictionary", "tokens") as progress:
+        for whole in block_batches(store, rows_per_batch(d_sae)):
+            progress.advance(len(whole.block))
             batch = whole.keep(chosen[whole.first_block : whole.first_block + len(whole.token)])
-            tokens[np.unique(batch.store_block)] = whole.token[np.unique(batch.block)]
+            keys.append(batch.store_block * store.n_ctx + batch.pos)
+            tokens.append(batch.token[batch.block, batch.pos].astype(np.int64))
             for name, dictionary in dictionaries.items():
                 tops[name].offer(_candidates(dictionary, batch, n_ctx=store.n_ctx, seed=seed))
-            progress.advance(len(batch.block))
-    return tokens, {name: top.finish() for name, top in tops.items()}
+    key = np.concatenate(keys)
+    start = np.unique(key // store.n_ctx, return_index=True)[1].astype(np.int64)
+    text = Chosen(key, np.concatenate(tokens), start, store.n_ctx)
+    return text, {name: top.finish() for name, top in tops.items()}
 
 
 def _candidates(dictionary: Dictionary, batch: BlockBatch, *, n_ctx: int, seed: int) -> np.ndarray:
@@ -96,24 +137,23 @@ def _candidates(dictionary: Dictionary, batch: BlockBatch, *, n_ctx: int, seed: 
 
 
 def peak_token_shares(
-    tokens: Int[np.ndarray, "block pos"], best: Shaped[np.ndarray, " candidate"], n_top: int
+    token: Int64[np.ndarray, " candidate"], best: Shaped[np.ndarray, " candidate"], n_top: int
 ) -> Num[np.ndarray, " feature"]:
-    """The share of each feature that has `n_top` peaks; `best` is ordered by feature."""
+    """The share of each feature that has `n_top` peaks; `token` at each peak, `best` ordered by feature."""
     feature, count = np.unique(best["feature"], return_counts=True)
     full = np.isin(best["feature"], feature[count == n_top])
-    ids = tokens[best["block"][full], best["peak_pos"][full]].astype(np.int64).reshape(-1, n_top)
+    ids = token[full].reshape(-1, n_top)
     return commonest(ids, np.full(len(ids), n_top))[1]
 
 
-def _position_shares(
-    tokens: Int[np.ndarray, "block pos"], n_top: int, rng: np.random.Generator
-) -> Num[np.ndarray, " set"]:
-    """Shares of sets of `n_top` random positions in different blocks."""
-    n_blocks, n_ctx = tokens.shape
+def _position_shares(text: Chosen, n_top: int, rng: np.random.Generator) -> Num[np.ndarray, " set"]:
+    """Shares of sets of `n_top` random rows in different blocks."""
+    n_blocks = len(text.start)
     if n_blocks < n_top:
         return np.zeros(0)
+    n_rows = np.diff(text.start, append=len(text.token))
     block = np.stack([rng.choice(n_blocks, n_top, replace=False) for _ in range(N_POSITION_SETS)])
-    ids = tokens[block, rng.integers(1, n_ctx, block.shape)].astype(np.int64)
+    ids = text.token[text.start[block] + rng.integers(0, n_rows[block])]
     return commonest(ids, np.full(len(ids), n_top))[1]
 
 

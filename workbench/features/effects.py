@@ -13,6 +13,7 @@ stream with s frozen and finds these differences.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
 CHUNK_FEATURES = 1024
+NORM_BATCH = 16
 RESIDUAL_HOOK = re.compile(
     r"blocks\.\d+\.(hook_resid_(pre|mid|post)|hook_(attn|mlp)_out|hook_(in|out)|(attn|mlp)\.hook_out)"
     r"|hook_(pos_)?embed|(pos_)?embed\.hook_out"
@@ -73,11 +75,17 @@ class TopEffects:
 
 
 @torch.no_grad()
-def final_norm(model: TransformerBridge, ids: Int[Tensor, "batch pos"]) -> FinalNorm:
-    """The model's final norm with its scale averaged over `ids` without their first position.
+def final_norm(
+    model: TransformerBridge, ids: Int[Tensor, "batch pos"] | Sequence[Int[Tensor, " _"]]
+) -> FinalNorm:
+    """The model's final norm with its scale averaged over sequences without their first position.
 
     The gain is read off the module's answer to ±x, so that architectures that store it as weight − 1, or not at
-    all, need no special case: N(x) − N(−x) = 2 g ⊙ x / s for centred x.
+    all, need no special case: N(x) − N(−x) = 2 g ⊙ x / s for centred x. Sequences run beside others of their
+    length only: nothing is padded.
+
+    Raises:
+        UserError: no sequence has a second token.
     """
     kind = model.cfg.normalization_type
     d_model = int(model.cfg.d_model)
@@ -88,9 +96,24 @@ def final_norm(model: TransformerBridge, ids: Int[Tensor, "batch pos"]) -> Final
     x = x - x.mean()
     scale = x.square().mean().sqrt()
     gain = (model.ln_final(x[None, None]) - model.ln_final(-x[None, None]))[0, 0] * scale / (2 * x)
-    s = capture_forward(model, ids, ["ln_final.hook_scale"])["ln_final.hook_scale"][:, 1:]
+    s = _final_scales(model, ids)
     centred = kind.startswith("LN") and not getattr(model.cfg, "final_rms", False)
-    return FinalNorm(gain.float(), centred, float((1 / s.double()).mean()), s.numel())
+    return FinalNorm(gain.float(), centred, float((1 / s).mean()), s.numel())
+
+
+def _final_scales(model: TransformerBridge, ids: Iterable[Int[Tensor, " _"]]) -> Float[Tensor, " n"]:
+    """The final norm's scale at every position but the first of each sequence."""
+    name, groups = "ln_final.hook_scale", {}
+    for sequence in ids:
+        if len(sequence) > 1:
+            groups.setdefault(len(sequence), []).append(sequence)
+    if not groups:
+        raise UserError(
+            "the store has no sequence of two tokens, over which the final norm's scale could be averaged; build the "
+            "features with logit_effects=False"
+        )
+    batches = [part for group in groups.values() for part in torch.stack(group).split(NORM_BATCH)]
+    return torch.cat([capture_forward(model, b, [name])[name][:, 1:].double().flatten() for b in batches])
 
 
 def residual_directions(

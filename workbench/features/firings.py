@@ -34,6 +34,8 @@ CANDIDATE = np.dtype(
 """One (feature, block) pair; blocks are numbered through the whole store."""
 
 LOW_32 = np.uint64(0xFFFFFFFF)
+SPARSE = 16
+"""Cells per firing above which the cells are numbered anew."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,14 @@ def candidates(
 ) -> Shaped[np.ndarray, " candidate"]:
     """Peak and draw of every (feature, block) pair that fires, as `CANDIDATE` records.
 
-    A block must lie in one batch with all its rows. No sort: two scatter-maxima over (block, feature) cells.
+    A block must lie in one batch with all its rows. Two scatter-maxima over (block, feature) cells; where most
+    cells are empty (short blocks) those that fire are numbered first, which takes a sort.
     """
     if not len(firings.value):
         return np.empty(0, CANDIDATE)
     cell = (firings.block - firings.block[0]) * n_features + firings.feature
+    if int(cell.max()) > SPARSE * len(cell):
+        cell = np.unique(cell, return_inverse=True)[1]
     n_cells = int(cell.max()) + 1
     peak = _peaks(cell, firings.value, n_cells)
     priority = priorities(firings, n_features=n_features, n_ctx=n_ctx, seed=seed)

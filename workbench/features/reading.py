@@ -24,7 +24,8 @@ class BlockBatch:
 
     Attributes:
         activation: On the CPU, float32 (row, d_model).
-        token: Token ids (block, pos).
+        token: Token ids, zeros after the end of a shorter block (block, pos).
+        length: Tokens of each block (block).
         first_block: Number of the first block in the store.
         block: Each row's block, counted within this batch (row).
         pos: Each row's position (row).
@@ -33,6 +34,7 @@ class BlockBatch:
 
     activation: Float[Tensor, "row d_model"]
     token: Int32[np.ndarray, "block pos"]
+    length: Int32[np.ndarray, " block"]
     first_block: int
     block: Int64[np.ndarray, " row"]
     pos: Int32[np.ndarray, " row"]
@@ -52,13 +54,13 @@ class BlockBatch:
         )
 
 
-def blocks_per_batch(store: ActivationStore, d_sae: int) -> int:
-    """How many blocks keep the dense pre-activations within `DENSE_BYTES`; at least one."""
-    return max(1, DENSE_BYTES // (4 * d_sae * store.n_ctx))
+def rows_per_batch(d_sae: int) -> int:
+    """How many rows keep the dense pre-activations within `DENSE_BYTES`; at least one."""
+    return max(1, DENSE_BYTES // (4 * d_sae))
 
 
-def block_batches(store: ActivationStore, n_blocks: int) -> Iterator[BlockBatch]:
-    """The whole store in order, `n_blocks` blocks at a time (fewer at the end of a shard).
+def block_batches(store: ActivationStore, n_rows: int) -> Iterator[BlockBatch]:
+    """The whole store in order, as many whole blocks at a time as have `n_rows` rows, one at least.
 
     Raises:
         UserError: a shard is damaged.
@@ -66,8 +68,12 @@ def block_batches(store: ActivationStore, n_blocks: int) -> Iterator[BlockBatch]
     first = 0
     try:
         for shard in store.shards():
-            for start in range(0, len(shard.tokens), n_blocks):
-                yield _cut(shard, start, start + n_blocks, first)
+            ends = np.searchsorted(shard.block.numpy(), np.arange(len(shard.tokens)), side="right")
+            start = before = 0
+            while start < len(ends):
+                stop = max(start + 1, int(np.searchsorted(ends, before + n_rows, side="right")))
+                yield _cut(shard, start, stop, first)
+                start, before = stop, int(ends[stop - 1])
             first += len(shard.tokens)
     except StoreError as error:
         raise UserError(str(error)) from error
@@ -79,6 +85,7 @@ def _cut(shard: Shard, start: int, stop: int, first: int) -> BlockBatch:
     return BlockBatch(
         shard.activations[rows].float(),
         shard.tokens[start:stop].numpy(),
+        shard.length[start:stop].numpy(),
         first + start,
         block[rows].astype(np.int64) - start,
         shard.pos[rows].numpy(),

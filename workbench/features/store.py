@@ -43,12 +43,13 @@ class Example:
         feature: The feature.
         quantile: 0 for the top examples, 1 (highest) and up for the ranges of its firing values.
         rank: Place within the quantile: by value for 0, the order of the random draw for the others.
-        tokens: Text of each token of the context.
+        tokens: Text of each token of the context; in a store made from an array the row's label.
         token_ids: Their ids.
         activations: The feature's activation at each token; 0 where it is silent.
         peak: Index in `tokens` of the firing that is shown; in quantile 0 the largest of the whole block.
         document: Name of the text.
-        block: Number of the block in the activation store; no two examples of a feature share it.
+        block: Number of the block in the activation store; no two examples of a feature share it. In a store made
+            from an array it is the number of the row.
         pos: Position of the peak in the block.
         value: Activation at the peak.
     """
@@ -180,6 +181,11 @@ class FeatureStore:
             UserError: unknown feature, or a store built without logit effects.
         """
         feature = self.check_feature(feature)
+        if self._logits is None and self.meta.get("model", "") is None:
+            raise UserError(
+                f"feature store {str(self.folder)!r} has no logit effects: its activations come from an array, "
+                "there is no model"
+            )
         if self._logits is None:
             raise UserError(
                 f"feature store {str(self.folder)!r} was built with logit_effects=False: build it again"

@@ -58,9 +58,14 @@ def _offsets(lengths: np.ndarray) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
 
 
-def _number_lists(values: Num[np.ndarray, "row item"], kind: pa.DataType) -> pa.Array:
-    lengths = np.full(len(values), values.shape[1])
-    return pa.ListArray.from_arrays(_offsets(lengths), pa.array(values.ravel(), kind))
+def _number_lists(
+    values: Num[np.ndarray, "row item"], kind: pa.DataType, *, lengths: Int[np.ndarray, " row"] | None = None
+) -> pa.Array:
+    """As `string_lists`, of numbers."""
+    if lengths is None:
+        lengths = np.full(len(values), values.shape[1])
+    flat = values[np.arange(values.shape[1]) < lengths[:, None]]
+    return pa.ListArray.from_arrays(_offsets(lengths), pa.array(flat, kind))
 
 
 @dataclass(frozen=True)
@@ -164,9 +169,9 @@ def _examples_batch(some: np.ndarray, windows: Windows, strings: pa.Array, names
         "feature": some["feature"].astype(np.int32),
         "quantile": some["quantile"],
         "rank": some["rank"],
-        "tokens": string_lists(windows.token, strings),
-        "token_ids": _number_lists(windows.token, pa.int32()),
-        "activations": _number_lists(windows.activation, pa.float32()),
+        "tokens": string_lists(windows.token, strings, lengths=windows.length),
+        "token_ids": _number_lists(windows.token, pa.int32(), lengths=windows.length),
+        "activations": _number_lists(windows.activation, pa.float32(), lengths=windows.length),
         "peak": windows.peak,
         "document": names.take(pa.array(windows.document)),
         "block": some["block"],

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from workbench.artifacts import sha256_json
+from workbench.store import ActivationStore
 
 
 def token_strings(tokenizer: Any, d_vocab: int) -> pa.Array:
@@ -15,6 +16,12 @@ def token_strings(tokenizer: Any, d_vocab: int) -> pa.Array:
     known = min(d_vocab, len(tokenizer))
     texts = tokenizer.batch_decode([[token] for token in range(known)], clean_up_tokenization_spaces=False)
     return pa.array([*texts, *(f"<id {token}>" for token in range(known, d_vocab))], pa.string())
+
+
+def label_strings(store: ActivationStore) -> pa.Array:
+    """The same for a store that no model is behind: its rows' labels, or the bare ids."""
+    ids = (f"<id {token}>" for token in range(store.description["d_vocab"]))
+    return pa.array(store.labels or list(ids), pa.string())
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -54,10 +54,17 @@ DICTIONARY_CLAIMS = (
 
 
 def text_name(evaluation: dict[str, Any]) -> str:
-    """Whether the dictionary was evaluated on text that it was not trained on."""
+    """Whether the dictionary was evaluated on text that it was not trained on, or on rows of an array."""
+    if row_unit(evaluation) == "rows":
+        return "rows of the training array"
     return (
         "held-out text" if (evaluation.get("text") or {}).get("held_out") else "text of the training corpus"
     )
+
+
+def row_unit(evaluation: dict[str, Any]) -> str:
+    """What a dictionary was evaluated on many of: tokens, or rows where there was an array and no text."""
+    return str((evaluation.get("text") or {}).get("unit", "tokens"))
 
 
 def dictionary_claims(evaluation: dict[str, Any]) -> list[Claim]:
@@ -70,7 +77,7 @@ def dictionary_claims(evaluation: dict[str, Any]) -> list[Claim]:
             how = {
                 "unit": "fraction",
                 "protocol": f"{text_name(evaluation)}; {protocol}",
-                "interval_over": "blocks of text",
+                "interval_over": "groups of rows" if row_unit(evaluation) == "rows" else "blocks of text",
                 "higher": higher,
             }
             against = {"control": estimate(control, name), "control_name": RANDOM_DICTIONARY}
@@ -193,18 +200,20 @@ def _mean_share(found: dict[str, Any]) -> Estimate | None:
 
 
 def feature_claims(meta: dict[str, Any]) -> list[Claim]:
-    """Concentration of the features' top examples on one token, against a random dictionary."""
+    """Concentration of the features' top examples on one token (of an array: label), against a random dictionary."""
     control = meta.get("control") or {}
     measured = _mean_share(control.get("trained") or {})
     if measured is None:
         return []
+    array = meta.get("model", "") is None
+    word, unit = ("label", "rows") if array else ("token", "blocks of text")
     claim = Claim(
-        statement="Top examples peak on their commonest token more often than those of a random dictionary",
+        statement=f"Top examples peak on their commonest {word} more often than those of a random dictionary",
         measured=measured,
         unit="fraction",
         control=_mean_share(control.get("random") or {}),
         control_name=RANDOM_DICTIONARY,
-        protocol=f"features with {control.get('n_top')} top examples in {control.get('n_blocks')} blocks of text",
+        protocol=f"features with {control.get('n_top')} top examples in {control.get('n_blocks')} {unit}",
         interval_over="features",
         status="correlational",
         section="features",

@@ -67,7 +67,7 @@ class FeatureSection:
 
 
 def feature_table(store: FeatureStore, features: list[int]) -> Table:
-    """One line a feature: how often, how strongly, which tokens it raises and lowers."""
+    """One line a feature: how often, how strongly, which tokens it raises and lowers (a dash: not measured)."""
     rows = store.table.set_index("feature").loc[features]
     columns = ["density_frac", "max", "top_up", "top_down"]
     cells = [
@@ -80,7 +80,7 @@ def feature_table(store: FeatureStore, features: list[int]) -> Table:
 
 
 def _tokens(tokens: Iterable[str]) -> str:
-    return "  ".join(str(token).replace("\n", "↵").replace(" ", "␣") for token in tokens)
+    return "  ".join(str(token).replace("\n", "↵").replace(" ", "␣") for token in tokens) or "–"
 
 
 def feature_section(run: RunData, features: list[int], *, subtitle: str = "") -> FeatureSection | None:

@@ -15,6 +15,7 @@ import pandas as pd
 from workbench.reports.charts import Chart
 from workbench.reports.circuit_charts import RANDOM, TRACED, faithfulness_chart, faithfulness_rows
 from workbench.reports.claims import Claim, Verdict, findings, negatives
+from workbench.reports.evidence import row_unit
 from workbench.reports.format import correlation_text, estimate_text, interval_text, value_text
 from workbench.reports.read import RunData, TaskData
 
@@ -50,7 +51,15 @@ def run_subject(run: RunData) -> tuple[str, str]:
     model = run.setting("model") or metadata.get("model_name") or "the model"
     hook = metadata.get("hook_name") or run.dictionary.get("hook_name") or run.setting("hook") or ""
     name = "the embedded model" if model == "embedded" else str(model)
-    return name, str(hook)
+    return "no model" if row_unit(run.evaluation) == "rows" else name, str(hook)
+
+
+def default_question(run: RunData) -> str:
+    """What a report asks whose run does not say."""
+    model, hook = run_subject(run)
+    if row_unit(run.evaluation) == "rows":
+        return f"Which features is the array {hook} made of?"
+    return f"Which parts of {model} do its tasks run on, and which features?"
 
 
 def _claim(claims: list[Claim], section: str, start: str = "", unit: str = "") -> Claim | None:
@@ -171,7 +180,7 @@ def headline_chart(run: RunData) -> Chart | None:
 def headline(run: RunData, claims: list[Claim]) -> Headline:
     """The first screen of the report of a run."""
     model, hook = run_subject(run)
-    asked = str(run.setting("question") or f"Which parts of {model} do its tasks run on, and which features?")
+    asked = str(run.setting("question") or default_question(run))
     held, failed = len(findings(claims)), len(negatives(claims))
     answer = " ".join((dictionary_sentence(claims), circuit_sentence(claims), prediction_sentence(claims)))
     verdict = (

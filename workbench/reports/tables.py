@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.reports.evidence import estimate, text_name
+from workbench.reports.evidence import estimate, row_unit, text_name
 from workbench.reports.format import cell_text, estimate_text, number_text
 
 DEEPEST = 3
@@ -92,5 +92,5 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
         if any(found):
             rows.append([label, *(estimate_text(value, unit) if value else "–" for value in found)])
     n_tokens = evaluation.get("trained", {}).get("n_tokens")
-    size = f" on {number_text(n_tokens)} tokens, {text_name(evaluation)}" if n_tokens else ""
+    size = f" on {number_text(n_tokens)} {row_unit(evaluation)}, {text_name(evaluation)}" if n_tokens else ""
     return make_table(f"Evaluation{size}", ["Quantity", *(f"{kind} dictionary" for kind in kinds)], rows)

@@ -1,5 +1,8 @@
 """One stage of a planned run, executed through its notebook: `python -m workbench.runs.execute train --run RUN`.
 
+With `--part 2` it is one of several processes that share the stage's work; that one calls the stage's
+function without a notebook, and the stage itself, executed afterwards, joins what they made.
+
 Called by the Snakefile. Papermill is held to the plan: unknown parameters were refused before, what the
 kernel prints appears at once, a failure keeps the executed notebook with the error in it, and a bad input
 leaves its one sentence in `.stages/<stage>.failed.json` for `workbench run` to show.
@@ -8,11 +11,13 @@ leaves its one sentence in `.stages/<stage>.failed.json` for `workbench run` to 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import shutil
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,14 @@ from workbench.artifacts import read_json, sha256_json, write_json
 from workbench.runs.failures import INTERRUPTED, Failure, explain, explain_papermill
 from workbench.runs.lines import StageLines
 from workbench.runs.plan import Plan, load_plan
-from workbench.runs.record import NOTEBOOKS, begun_path, failure_path, inputs_hash, write_stamp
+from workbench.runs.record import (
+    NOTEBOOKS,
+    begun_path,
+    failure_path,
+    inputs_hash,
+    part_stamp_path,
+    write_stamp,
+)
 from workbench.runs.stages import STAGES, Stage
 
 
@@ -70,18 +82,62 @@ def _stamp(run: Path, stage: Stage, plan: Plan, started: float) -> None:
     )
 
 
+def execute_part(run: Path, name: str, part: int) -> Failure | None:
+    """Do one process's share of a planned stage; stamp it on success, write down why on failure.
+
+    Args:
+        run: Run folder with a saved plan.
+        name: The stage.
+        part: Number of the share, from 0.
+
+    Returns:
+        None on success.
+    """
+    stage, plan = STAGES[name], load_plan(run)
+    try:
+        clear_otherwise_made(run, stage, plan)
+        with chdir(plan.base):
+            stage.make(run.resolve(), plan.stages[name].parameters | {"part": part})
+        write_json(part_stamp_path(run, name, part), {"key": plan.stages[name].key})
+    except (Exception, KeyboardInterrupt) as error:
+        failure = explain(error)
+        if failure.status != INTERRUPTED:
+            _leave_reason(run, stage, failure)
+        return failure
+    return None
+
+
 def clear_otherwise_made(run: Path, stage: Stage, plan: Plan) -> None:
     """Take away what a stage would go on from, if it was begun with other parameters, code or inputs.
 
-    A stage that goes on after an interruption would otherwise keep, or refuse, yesterday's result.
+    A stage that goes on after an interruption would otherwise keep, or refuse, yesterday's result. An option
+    that grew (more tokens) takes nothing away. Several processes may call this at the same time.
     """
     planned = plan.stages[stage.name]
-    begun = begun_path(run, stage.name)
-    token = sha256_json([planned.key, inputs_hash(run, stage)])
-    if stage.resumes and not (begun.is_file() and read_json(begun) == token):
-        for owned in stage.owned(run, planned.parameters):
-            shutil.rmtree(owned, ignore_errors=True)
-    write_json(begun, token)
+    token = sha256_json([planned.begun_key, inputs_hash(run, stage)])
+    sizes = {name: planned.parameters[name] for name in stage.grows}
+    with begun_path(run, stage.name).with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if stage.resumes and not _goes_on(begun_path(run, stage.name), token, sizes):
+            for owned in stage.owned(run, planned.parameters):
+                remove(owned)
+        write_json(begun_path(run, stage.name), {"token": token, "sizes": sizes})
+
+
+def _goes_on(begun: Path, token: str, sizes: dict[str, int]) -> bool:
+    """Whether what was begun is what is wanted now, or less of it."""
+    found = read_json(begun) if begun.is_file() else None
+    if not isinstance(found, dict) or found["token"] != token:
+        return False
+    return all(found["sizes"].get(name, 0) <= size for name, size in sizes.items())
+
+
+def remove(path: Path) -> None:
+    """Take away a file, a folder, or a link (not what it points to)."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _run_notebook(run: Path, stage: Stage, plan: Plan) -> None:
@@ -138,8 +194,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m workbench.runs.execute", description=main.__doc__)
     parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--part", type=int, help="this process's share of the stage, from 0")
     given = parser.parse_args(arguments)
-    failure = execute_stage(given.run, given.stage)
+    if given.part is None:
+        failure = execute_stage(given.run, given.stage)
+    else:
+        failure = execute_part(given.run, given.stage, given.part)
     return 0 if failure is None else failure.status
 
 

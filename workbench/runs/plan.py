@@ -19,16 +19,23 @@ from workbench.errors import UserError
 from workbench.runs.fingerprints import code_hash, named_paths, notebook_hash
 from workbench.runs.parameters import Sections, complete, read_parameters, stage_parameters
 from workbench.runs.record import STAMPS, intact, stamp_path, stamps
-from workbench.runs.stages import STAGES, after
+from workbench.runs.stages import STAGES, Stage, after
 
 RUN_YAML = "run.yaml"
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One stage of a plan: what it depends on and what it is called with."""
+    """One stage of a plan.
+
+    Attributes:
+        key: Hash of what it depends on.
+        begun_key: The same without the options that may grow and the number of processes.
+        parameters: What it is called with.
+    """
 
     key: str
+    begun_key: str
     parameters: dict[str, Any]
 
 
@@ -57,8 +64,16 @@ def make_plan(sections: Sections, *, base: Path, command: str) -> Plan:
             "notebook": notebook_hash(stage.notebook_path()),
             "files": named_paths(parameters.values(), base),
         }
-        stages[name] = Planned(sha256_json(depends), depends["parameters"])
+        stages[name] = Planned(
+            sha256_json(depends), sha256_json(_lasting(stage, depends)), depends["parameters"]
+        )
     return Plan(base, command, stages)
+
+
+def _lasting(stage: Stage, depends: dict[str, Any]) -> dict[str, Any]:
+    """What a stage depends on, without what may change while it goes on."""
+    passing = {*stage.grows, stage.divides}
+    return depends | {"parameters": {k: v for k, v in depends["parameters"].items() if k not in passing}}
 
 
 def plan_path(run: Path) -> Path:
@@ -71,7 +86,10 @@ def save_plan(run: Path, plan: Plan) -> None:
 
     The stamps of what follows go too: Snakemake does not miss an intermediate file whose results are there.
     """
-    stages = {name: {"key": s.key, "parameters": s.parameters} for name, s in plan.stages.items()}
+    stages = {
+        name: {"key": s.key, "begun_key": s.begun_key, "parameters": s.parameters}
+        for name, s in plan.stages.items()
+    }
     write_json(plan_path(run), {"base": str(plan.base), "command": plan.command, "stages": stages})
     for name, stamp in stamps(run).items():
         if stamp["key"] is None or not intact(run, stamp):
@@ -82,7 +100,7 @@ def save_plan(run: Path, plan: Plan) -> None:
 def load_plan(run: Path) -> Plan:
     """The plan that `save_plan` wrote."""
     content = read_json(plan_path(run))
-    stages = {name: Planned(entry["key"], entry["parameters"]) for name, entry in content["stages"].items()}
+    stages = {name: Planned(**entry) for name, entry in content["stages"].items()}
     return Plan(Path(content["base"]), content["command"], stages)
 
 

@@ -34,6 +34,11 @@ def stamp_path(run: Path, stage: str) -> Path:
     return run / STAMPS / f"{stage}.json"
 
 
+def part_stamp_path(run: Path, stage: str, part: int) -> Path:
+    """The stamp of one process's share of a stage."""
+    return run / STAMPS / f"{stage}.part-{part}.json"
+
+
 def failure_path(run: Path, stage: str) -> Path:
     """Where a stage that failed leaves its reason."""
     return run / STAMPS / f"{stage}.failed.json"
@@ -51,11 +56,13 @@ def stamps(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def artefacts(stage: Stage, run: Path, parameters: Mapping[str, Any]) -> list[Path]:
-    """The files that a stage made, sorted; the checkpoints of a training are its own business."""
+    """The files that a stage made, sorted; checkpoints and locks are its own business."""
     files = []
     for owned in stage.owned(run, parameters):
         files += [owned] if owned.is_file() else [f for f in owned.rglob("*") if f.is_file()]
-    return sorted(f for f in files if "checkpoints" not in f.relative_to(run).parts)
+    return sorted(
+        f for f in files if "checkpoints" not in f.relative_to(run).parts and not f.name.startswith(".")
+    )
 
 
 def write_stamp(

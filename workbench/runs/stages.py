@@ -31,6 +31,8 @@ class Stage:
         needs: Stages whose artefacts it reads.
         owns: What it writes, below the run folder; `{option}` stands for each value of that option.
         resumes: Whether it goes on from what lies there, so that something made otherwise must go first.
+        grows: Options that may become larger without what lies there being made otherwise.
+        divides: Option that says how many processes share the work; each is called with `part`.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Stage:
     needs: tuple[str, ...]
     owns: str
     resumes: bool = False
+    grows: tuple[str, ...] = ()
+    divides: str | None = None
 
     def functions(self) -> list[Callable[..., Any]]:
         """The stage's functions; imports their modules."""
@@ -77,7 +81,16 @@ class Stage:
 
 
 _CHAIN = (
-    Stage("capture", ("workbench.capture:capture",), "10-capture.ipynb", (), "activations/{hooks}", True),
+    Stage(
+        "capture",
+        ("workbench.capture:capture",),
+        "10-capture.ipynb",
+        (),
+        "activations",
+        True,
+        grows=("n_tokens",),
+        divides="shards",
+    ),
     Stage(
         "train",
         ("workbench.training:train", "workbench.evaluation:evaluate"),

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from workbench.capture import open_store
 from workbench.dictionaries import Dictionary, find_architecture, load_dictionary, save_dictionary
 from workbench.dictionaries.base import StepLosses
 from workbench.errors import UserError
+from workbench.interrupt import Interruption
 from workbench.progress import Progress
 from workbench.store import ActivationStore, StoreError
 from workbench.training.checkpoint import difference, load_checkpoint, save_checkpoint
-from workbench.training.interrupt import Interruption
 from workbench.training.metrics import Metrics, MetricsLog
 from workbench.training.options import TrainOptions, chosen_lr
 from workbench.training.step import Trainer
 
 SAMPLE_ROWS = 32_768
 LOG_EVERY_STEPS = 5
-FORMAT = 1  # raised when the same options give other weights than before
+FORMAT = 2  # raised when the same options give other weights than before
 
 
 def dictionary_folder(run: Path) -> Path:
@@ -119,7 +120,9 @@ def _finished(folder: Path, identity: dict[str, Any]) -> Dictionary | None:
 
 def _new_trainer(store: ActivationStore, options: TrainOptions) -> Trainer:
     """A trainer before its first step; the same bits for the same store and options."""
-    sample = next(store.batches(min(SAMPLE_ROWS, store.n_rows), seed=options.seed))
+    batches = store.batches(options.batch_size, seed=options.seed)
+    n_batches = max(1, min(SAMPLE_ROWS, store.n_rows) // options.batch_size)
+    sample = torch.cat(list(islice(batches, n_batches)))[:SAMPLE_ROWS]
     trainee = find_architecture(options.architecture).trainee
     generator = torch.Generator().manual_seed(options.seed)
     return Trainer(trainee.initialise(sample, options.trainee_options, generator), options.schedule)
@@ -199,6 +202,7 @@ def _finish(trainer: Trainer, store: ActivationStore, folder: Path, identity: di
         "store": store.hash,
         "model": description.get("model"),
         "model_hash": description.get("model_hash"),
+        "precision": description.get("precision"),
         "n_ctx": store.n_ctx,
         "input_scale": trainer.trainee.scale,
     }

@@ -1,0 +1,135 @@
+"""The capture stage: a model and a text in, activations of chosen hook points on disk out.
+
+    run/activations/rows/     which token, position and document each row belongs to
+    run/activations/<hook>/   the rows of one hook point
+
+One forward per batch serves all hooks and stops after the deepest. What decides the content of a store is
+its identity: the same model, text, hooks and options find the store that is there, others are refused by
+name, and a larger `n_tokens` appends to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench.capture.engine import Engine
+from workbench.capture.options import DEFAULT_HOOK, SHARD_TOKENS, CaptureOptions
+from workbench.capture.session import Session
+from workbench.capture.space import check_space
+from workbench.capture.where import activations_folder, store_folder
+from workbench.errors import UserError
+from workbench.models import EMBEDDED
+from workbench.store import ActivationStore, StoreError, StoreWriter, writing
+from workbench.text import STDLIB
+
+
+def capture(
+    run: Path,
+    *,
+    model: str = EMBEDDED,
+    hooks: Sequence[str] = (DEFAULT_HOOK,),
+    text: str = STDLIB,
+    n_tokens: int = 510_000,
+    n_ctx: int = 256,
+    layout: str = "packed",
+    column: str | None = None,
+    split: str = "train",
+    leave_out: Sequence[str] = ("bos",),
+    positions: str | None = None,
+    roles: Sequence[str] | None = None,
+    max_norm_multiple: float | None = None,
+    dtype: str = "bfloat16",
+    precision: str = "float32",
+    batch_tokens: int = 4096,
+    shard_tokens: int = SHARD_TOKENS,
+    shards: int = 1,
+    part: int | None = None,
+    stores: str | Path | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    device_map: str | None = None,
+) -> dict[str, ActivationStore]:
+    """Capture activations into `run/activations/`.
+
+    Args:
+        run: Run folder; made if missing.
+        model: `"embedded"`, a Hugging Face directory, or a hub name.
+        hooks: TransformerLens hook-point names; heads lie side by side, a pattern's row is a query's attention
+            to all keys at all heads.
+        text: `"stdlib"`, `"stdlib-heldout"`, a path or glob (text files, .jsonl, .parquet, .npy or .safetensors
+            token ids), a datasets folder, or `"hf:NAME"`.
+        n_tokens: Rows to capture, rounded up to whole sequences; more than a store holds appends to it.
+        n_ctx: Longest sequence in tokens, the beginning-of-text token included.
+        layout: `"packed"` blocks of n_ctx, `"documents"` one by one, or `"chat"` conversations kept whole.
+        column: Column of the text in a .jsonl, .parquet or dataset; by default `text`, or `messages` for chat.
+        split: Split of a dataset.
+        leave_out: Kinds of tokens without a row: `"bos"` (at the start of a sequence), `"special"` (all).
+        positions: Positions of each sequence to keep, as a slice such as `"1:"` or `"::4"`; all by default.
+        roles: Speakers to keep in a chat; all by default.
+        max_norm_multiple: Leave out rows longer than that many medians at any hook (massive activations).
+        dtype: `"bfloat16"`, `"float16"` or `"float32"` on disk, or `"native"` for what the model computes in.
+        precision: Of the model: `"float32"`, `"bfloat16"`, or `"mixed"` (bfloat16 autocast).
+        batch_tokens: Tokens per forward, padding included.
+        shard_tokens: Tokens per shard.
+        shards: Number of processes that share the work.
+        part: Which of them this is, from 0; by default all that is left, and the joining of the parts.
+        stores: Folder of stores that runs share, each under its hash; by default the run keeps its own.
+        seed: Order of the documents.
+        device: Torch device.
+        device_map: `"auto"` spreads the model over several devices.
+
+    Returns:
+        A finished store per hook; nothing where `part` is given.
+
+    Raises:
+        UserError: an unknown hook, model, text or option, a context longer than the model's, a store in the way
+            that was made from something else, a store in use, or too little disk space.
+        KeyboardInterrupt: Ctrl-C; the shard in hand was finished first. (SIGTERM: SystemExit.)
+    """
+    options = CaptureOptions(
+        model=model, hooks=hooks, text=text, n_tokens=n_tokens, n_ctx=n_ctx, layout=layout, column=column,
+        split=split, leave_out=leave_out, positions=positions, roles=roles, max_norm_multiple=max_norm_multiple,
+        dtype=dtype, precision=precision, batch_tokens=batch_tokens, shard_tokens=shard_tokens, shards=shards,
+        part=part, stores=stores, seed=seed, device=device, device_map=device_map,
+    )  # fmt: skip
+    options.check()
+    try:
+        with Engine(options) as engine:
+            return _capture(run, Session(options, engine))
+    except StoreError as error:
+        raise UserError(str(error)) from error
+
+
+def _capture(run: Path, session: Session) -> dict[str, ActivationStore]:
+    """Write what is missing and open the stores."""
+    options = session.options
+    root = activations_folder(run, options.stores, session.rows)
+    with writing(root, options.part_name):
+        writer = StoreWriter(root, session.rows, session.engine.origins, part=options.part_name)
+        if options.part is None:
+            writer.merge()
+        if not _holds(writer, options.n_tokens):
+            _fill(writer, session)
+    if options.part is not None:
+        return {}
+    return {name: ActivationStore.open(store_folder(run, name)) for name in session.engine.names}
+
+
+def _holds(writer: StoreWriter, n_tokens: int) -> bool:
+    """Whether every hook has as many rows as are wanted, or all there are."""
+    return writer.complete and (writer.exhausted or writer.n_candidates >= n_tokens)
+
+
+def _fill(writer: StoreWriter, session: Session) -> None:
+    options = session.options
+    missing = max(0, options.n_tokens - writer.n_candidates) // (
+        options.shards if options.part is not None else 1
+    )
+    check_space(writer.root, missing * session.engine.row_bytes)
+    if options.part is None:
+        writer.mark(complete=False)
+    exhausted = session.capture(writer)
+    if options.part is None:
+        writer.merge()
+        writer.mark(complete=True, exhausted=exhausted)
