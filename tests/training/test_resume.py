@@ -126,10 +126,10 @@ def test_a_checkpoint_of_another_store_is_not_continued(plant, monkeypatch, caps
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path, 1, {"a": torch.ones(2)}, {"k": 1})
+    save_checkpoint(tmp_path, 1, {"a": torch.ones(2)}, {"k": 1}, reader={"start": 1})
     monkeypatch.setattr("workbench.training.checkpoint.write_json", lambda *_: kill())
     with pytest.raises(KilledError):
-        save_checkpoint(tmp_path, 2, {"a": torch.ones(2)}, {"k": 1})
+        save_checkpoint(tmp_path, 2, {"a": torch.ones(2)}, {"k": 1}, reader={"start": 1})
     checkpoint = load_checkpoint(tmp_path, {"k": 1})
     assert checkpoint is not None
     assert checkpoint.step == 1

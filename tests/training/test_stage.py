@@ -39,7 +39,7 @@ def test_saved_dictionary_reconstructs_raw_activations_as_well_as_the_log_says(p
     log = pq.read_table(run / "dictionary" / "metrics.parquet").to_pandas()
     x = torch.cat([shard.activations for shard in open_store(run).shards()])
     fvu = float((x - dictionary.reconstruct(x)).square().sum() / (x - x.mean(0)).square().sum())
-    assert log.fvu.iloc[-1] == pytest.approx(fvu, rel=0.15)
+    assert log.fvu.iloc[-3:].mean() == pytest.approx(fvu, rel=0.15)
     assert log.fvu.iloc[-1] < 0.75 * log.fvu.iloc[0]
     columns = ["step", "tokens", "loss", "fvu", "l0", "dead_frac", "aux_loss", "lr", "tokens_per_s"]
     assert list(log.columns) == columns

@@ -38,7 +38,7 @@ def check_space(folder: Path, needed: int) -> None:
     if needed > free:
         raise UserError(
             f"the capture needs {size_text(needed)} in {str(folder)!r} and {size_text(free)} are free: free some "
-            "space, capture fewer tokens or hooks, or train from memory (LiveStore); nothing was written"
+            "space, capture fewer tokens or hooks, or train from memory (LiveStore); nothing was written for it"
         )
 
 

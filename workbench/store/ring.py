@@ -28,17 +28,25 @@ def seeded(*parts: int) -> torch.Generator:
 class Ring:
     """`capacity` slots of rows; serves one window while the next one is being loaded into freed slots.
 
+    Everything is allocated at the beginning: small pieces that come and go between large batches would leave
+    holes in the heap, and the process would grow to twice the ring.
+
     Attributes:
         buffer: The slots, and one more at the end for what is written and not wanted (capacity + 1, width).
         spare: Number of that slot.
+        n_free: Slots that hold nothing that is still wanted.
+        loaded: Rows of the next window that are in their slots.
     """
 
     def __init__(self, capacity: int, width: int, dtype: torch.dtype) -> None:
         self.buffer, self.spare = torch.empty(capacity + 1, width, dtype=dtype), capacity
-        self._free = torch.arange(capacity)
-        self._next: list[Int64[Tensor, " slot"]] = []
-        self._order: Int64[Tensor, " slot"] = torch.empty(0, dtype=torch.int64)
-        self._served = 0
+        self._free = torch.arange(
+            capacity
+        )  # a circle of slot numbers, in the order in which they became free
+        self._first_free, self.n_free = 0, capacity
+        self._next, self.loaded = torch.empty(capacity, dtype=torch.int64), 0
+        self._order, self._n_order, self._served = torch.empty(capacity, dtype=torch.int64), 0, 0
+        self._batch = torch.empty(0, width, dtype=dtype)
 
     @property
     def nbytes(self) -> int:
@@ -48,22 +56,17 @@ class Ring:
     @property
     def remaining(self) -> int:
         """Rows of the present window that have not been served."""
-        return len(self._order) - self._served
-
-    @property
-    def loaded(self) -> int:
-        """Rows of the next window that are in their slots."""
-        return sum(len(slots) for slots in self._next)
-
-    @property
-    def n_free(self) -> int:
-        """Slots that hold nothing that is still wanted."""
-        return len(self._free)
+        return self._n_order - self._served
 
     def reserve(self, n_rows: int) -> Int64[Tensor, " slot"]:
-        """Free slots for the next rows of the next window; the caller writes them into `buffer`."""
-        slots, self._free = self._free[:n_rows], self._free[n_rows:]
-        self._next.append(slots)
+        """Free slots for the next rows of the next window; the caller writes them into `buffer` at once."""
+        slots = self._next[self.loaded : self.loaded + n_rows]
+        first, capacity = self._first_free, len(self._free)
+        until_end = min(n_rows, capacity - first)
+        slots[:until_end] = self._free[first : first + until_end]
+        slots[until_end:] = self._free[: n_rows - until_end]
+        self._first_free = (first + n_rows) % capacity
+        self.n_free, self.loaded = self.n_free - n_rows, self.loaded + n_rows
         return slots
 
     def load(self, n_rows: int, load: Load) -> None:
@@ -78,14 +81,16 @@ class Ring:
 
     def begin(self, generator: torch.Generator) -> None:
         """Serve what has been loaded, in random order; rows of the present window that are left are dropped."""
-        self._release(self._order[self._served :])
-        slots = torch.cat(self._next) if self._next else torch.empty(0, dtype=torch.int64)
-        self._order = slots[torch.randperm(len(slots), generator=generator)]
-        self._next, self._served = [], 0
+        self.skip(self.remaining)
+        order = torch.randperm(self.loaded, generator=generator)
+        torch.index_select(self._next[: self.loaded], 0, order, out=self._order[: self.loaded])
+        self._n_order, self._served, self.loaded = self.loaded, 0, 0
 
-    def again(self, generator: torch.Generator, slots: Int64[Tensor, " slot"]) -> None:
-        """Serve the same rows in another order (a window that holds the whole stream)."""
-        self._order = slots[torch.randperm(len(slots), generator=generator)]
+    def again(self, generator: torch.Generator) -> None:
+        """Serve the rows of the present window, all of which were kept, in another order."""
+        order = torch.randperm(self._n_order, generator=generator)
+        whole = self._order[: self._n_order].sort().values
+        torch.index_select(whole, 0, order, out=self._order[: self._n_order])
         self._served = 0
 
     def skip(self, n_rows: int, *, keep: bool = False) -> None:
@@ -99,10 +104,20 @@ class Ring:
     ) -> Float[Tensor, "row d"]:
         """The next rows of the present window; their slots become free unless they are kept."""
         slots = self._order[self._served : self._served + n_rows]
-        rows = torch.index_select(self.buffer, 0, slots)
+        if dtype is None or dtype == self.buffer.dtype:
+            rows = torch.index_select(self.buffer, 0, slots)
+        else:
+            if len(self._batch) < n_rows:
+                self._batch = torch.empty(n_rows, self.buffer.shape[1], dtype=self.buffer.dtype)
+            rows = torch.index_select(self.buffer, 0, slots, out=self._batch[:n_rows]).to(dtype)
         self.skip(n_rows, keep=keep)
-        return rows if dtype is None else rows.to(dtype)
+        return rows
 
     def _release(self, slots: Int64[Tensor, " slot"]) -> None:
-        if len(slots):
-            self._free = torch.cat([self._free, slots])
+        """Put slots at the end of the circle of free ones."""
+        capacity = len(self._free)
+        first = (self._first_free + self.n_free) % capacity
+        until_end = min(len(slots), capacity - first)
+        self._free[first : first + until_end] = slots[:until_end]
+        self._free[: len(slots) - until_end] = slots[until_end:]
+        self.n_free += len(slots)

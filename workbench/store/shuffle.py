@@ -1,6 +1,6 @@
 """Shuffled reading in bounded memory, exactly resumable.
 
-A pass over the store cuts it into chunks of about 32 kB, consecutive rows that one read brings, and
+A pass over the store cuts it into chunks of about 64 kB, consecutive rows that one read brings, and
 permutes all chunks of all shards. The permuted chunks are taken a window at a time, and the rows of a
 window are permuted. Chunks, windows and both permutations are functions of (seed, pass, window), so batch
 `i` is a function of (seed, i).
@@ -10,8 +10,8 @@ uniform sample of the store's chunks. Where the window holds the store, that is 
 rows. Where it does not, two rows of one chunk meet in a batch a little more often than under a uniform
 permutation: of the other c - 1 rows of its chunk a row of a batch of B meets (c-1)(B-1)/(W-1) instead of
 (c-1)(B-1)/(N-1), with W rows in the window and N in the store; `Reader.excess_companions` is the
-difference (0.1 for B = 2048 at the default window and width 768). Rows of different chunks, and so the rows
-of one document beyond a chunk, meet as chance has it.
+difference (at the default window and B = 2048 at most a quarter of a row, whatever the width). Rows of
+different chunks, and so the rows of one document beyond a chunk, meet as chance has it.
 
 In each pass a window's last rows that do not fill a batch are left out (others in each pass); where the
 batch size allows, windows are multiples of it, and only the last has such rows.
@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from workbench.store.store import ActivationStore
 
 WINDOW_BYTES = 512 << 20
-CHUNK_BYTES = 32 << 10
+CHUNK_BYTES = 64 << 10
 LOAD_ROWS = 8192
 OPEN_FILES = 256
 
@@ -126,6 +126,15 @@ class ChunkReader:
                 self.store.check(path, entry)
                 progress.advance(entry["bytes"] >> 20)
 
+    def announce(self, spans: list[tuple[int, int]]) -> None:
+        """Tell the operating system what will be read soon, so that the disk works on all of it at once."""
+        size = self.store.row_bytes
+        for start, stop in spans:
+            shard = int(np.searchsorted(self.starts, start, side="right")) - 1
+            descriptor, offset = self._file(shard)
+            place = offset + (start - int(self.starts[shard])) * size
+            os.posix_fadvise(descriptor, place, (stop - start) * size, os.POSIX_FADV_WILLNEED)
+
     def read(self, spans: list[tuple[int, int]]) -> Float[Tensor, "row d"]:
         """The rows of some (start, stop) spans, one after another."""
         n_rows = sum(stop - start for start, stop in spans)
@@ -160,9 +169,9 @@ class ChunkReader:
         self._files[shard] = (os.open(path, os.O_RDONLY), offset)
         return self._files[shard]
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
         for descriptor, _ in getattr(self, "_files", {}).values():
-            os.close(descriptor)
+            close(descriptor)
 
 
 class Reader(Iterator[Float[Tensor, "row d_model"]]):
@@ -196,6 +205,7 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
         most = max(self.plan.window_size(w) for w in {0, self.plan.n_windows - 1})
         self._ring = Ring(most, store.d_model, store.dtype)
         self._spans: list[tuple[int, int]] = []
+        self._told = 0  # so many spans, the last to be read, have not been announced
         self._orders: dict[int, np.ndarray] = {}
         self._place: tuple[int, int] | None = None
         self.rows.check()
@@ -237,26 +247,27 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
         single = self.plan.n_windows == 1
         self._ring.skip(self._ring.remaining, keep=single)
         if single and self._place is not None:
-            self._ring.again(generator, torch.arange(self.plan.n_rows))
+            self._ring.again(generator)
         else:
             if not following:
-                self._spans = self._window_spans(number, window)
+                self._plan_spans(number, window)
             self._load(self.plan.window_size(window) - self._ring.loaded)
             self._ring.begin(generator)
         self._place = (number, window)
         self._ring.skip(index * self.plan.batch_size, keep=single)
         if not single:
-            self._spans = self._window_spans(*self.plan.following(number, window))
+            self._plan_spans(*self.plan.following(number, window))
             self._load(index * self.plan.batch_size)
 
-    def _window_spans(self, number: int, window: int) -> list[tuple[int, int]]:
-        """Row spans of a window in the order of loading, last first so that they can be popped."""
+    def _plan_spans(self, number: int, window: int) -> None:
+        """The row spans of a window in the order of loading, last first so that they can be popped."""
         if number not in self._orders:
             self._orders = {number: self.plan.chunk_order(number)}
         size = self.plan.chunks_per_window
         starts = self._orders[number][window * size : (window + 1) * size] * self.plan.chunk_rows
         stops = np.minimum(starts + self.plan.chunk_rows, self.plan.n_rows)
-        return list(zip(starts.tolist(), stops.tolist(), strict=True))[::-1]
+        self._spans = list(zip(starts.tolist(), stops.tolist(), strict=True))[::-1]
+        self._told = len(self._spans)
 
     def _load(self, n_rows: int) -> None:
         self._ring.load(n_rows, self._next_rows)
@@ -264,6 +275,10 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
     def _next_rows(self, n_rows: int) -> Tensor:
         """Up to `n_rows` rows of the window that is being loaded."""
         spans, wanted = [], min(n_rows, LOAD_ROWS)
+        ahead = max(0, len(self._spans) - 2 * LOAD_ROWS // self.plan.chunk_rows)
+        if ahead < self._told:
+            self.rows.announce(self._spans[ahead : self._told])
+            self._told = ahead
         while wanted > 0 and self._spans:
             start, stop = self._spans.pop()
             if stop - start > wanted:

@@ -26,14 +26,20 @@ KEEP = 2
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training state: steps done and the tensors."""
+    """A training state: steps done, the tensors, and where the reader of the activations stands."""
 
     step: int
     tensors: dict[str, Tensor]
+    reader: dict[str, int]
 
 
 def save_checkpoint(
-    folder: Path, step: int, tensors: Mapping[str, Tensor], identity: Mapping[str, Any]
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    identity: Mapping[str, Any],
+    *,
+    reader: Mapping[str, int],
 ) -> Path:
     """Write the state after `step` steps and remove all but the two newest checkpoints.
 
@@ -42,12 +48,13 @@ def save_checkpoint(
         step: Steps done.
         tensors: Weights, moments and counters by name.
         identity: What the training is made from; compared at resume.
+        reader: State of the reader of the activations.
     """
     path = folder / f"step-{step:08d}"
     with atomic_folder(path) as temporary:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary / TENSORS)
-        record = {"step": step, "identity": dict(identity), "sha256": sha256_file(temporary / TENSORS)}
-        write_json(temporary / RECORD, record)
+        record = {"step": step, "identity": dict(identity), "reader": dict(reader)}
+        write_json(temporary / RECORD, {**record, "sha256": sha256_file(temporary / TENSORS)})
     for old in checkpoint_folders(folder)[:-KEEP]:
         shutil.rmtree(old)
     return path
@@ -71,7 +78,7 @@ def load_checkpoint(
     for path in reversed(checkpoint_folders(folder)):
         problem, record = _problem(path, identity)
         if problem is None:
-            return Checkpoint(record["step"], load_file(path / TENSORS))
+            return Checkpoint(record["step"], load_file(path / TENSORS), record["reader"])
         say(f"training: the checkpoint {path.name} is not continued: {problem}")
     return None
 

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from workbench.capture import open_store
+from workbench.capture import LiveStore, open_store
 from workbench.dictionaries import Dictionary, find_architecture, load_dictionary, save_dictionary
 from workbench.dictionaries.base import StepLosses
 from workbench.errors import UserError
@@ -31,6 +28,8 @@ from workbench.training.checkpoint import difference, load_checkpoint, save_chec
 from workbench.training.metrics import Metrics, MetricsLog
 from workbench.training.options import TrainOptions, chosen_lr
 from workbench.training.step import Trainer
+
+Store = ActivationStore | LiveStore
 
 SAMPLE_ROWS = 32_768
 LOG_EVERY_STEPS = 5
@@ -57,6 +56,7 @@ def train(
     dead_after_tokens: int = 10_000,
     seed: int = 0,
     checkpoint_every_steps: int = 200,
+    store: Store | None = None,
 ) -> Dictionary:
     """Train a sparse dictionary on the activations of one hook point and write it to `run/dictionary`.
 
@@ -74,6 +74,7 @@ def train(
         dead_after_tokens: A latent that fired on none of that many tokens is dead.
         seed: Decides the initial directions and the order of the batches.
         checkpoint_every_steps: Steps between checkpoints.
+        store: An opened store, on disk or in memory (`LiveStore`); by default the run's store of `hook`.
 
     Returns:
         The dictionary, as `load_dictionary` reads it. One that was made from the same store and options is
@@ -94,15 +95,15 @@ def train(
         lr=chosen_lr(lr, d_sae), aux_coefficient=aux_coefficient, k_aux=k_aux,
         dead_after_tokens=dead_after_tokens, seed=seed,
     )  # fmt: skip
-    store = open_store(run, hook)
+    store = open_store(run, hook) if store is None else store
     identity = {"format": FORMAT, "store": store.hash, **asdict(options)}
     folder = dictionary_folder(run)
     if (finished := _finished(folder, identity)) is not None:
         return finished
     try:
         trainer = _new_trainer(store, options)
-        _continue(trainer, folder, identity)
-        _run(trainer, store, options, folder, identity, checkpoint_every_steps)
+        reader: dict[str, Any] = _continue(trainer, folder, identity) or {"seed": options.seed}
+        _run(trainer, store, options, folder, identity, checkpoint_every_steps, reader)
     except StoreError as error:
         raise UserError(str(error)) from error
     return _finish(trainer, store, folder, identity)
@@ -118,7 +119,7 @@ def _finished(folder: Path, identity: dict[str, Any]) -> Dictionary | None:
     return None
 
 
-def _new_trainer(store: ActivationStore, options: TrainOptions) -> Trainer:
+def _new_trainer(store: Store, options: TrainOptions) -> Trainer:
     """A trainer before its first step; the same bits for the same store and options."""
     batches = store.batches(options.batch_size, seed=options.seed)
     n_batches = max(1, min(SAMPLE_ROWS, store.n_rows) // options.batch_size)
@@ -128,32 +129,35 @@ def _new_trainer(store: ActivationStore, options: TrainOptions) -> Trainer:
     return Trainer(trainee.initialise(sample, options.trainee_options, generator), options.schedule)
 
 
-def _continue(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> None:
-    """Load the newest checkpoint of this training, if there is one."""
+def _continue(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> dict[str, int] | None:
+    """Load the newest checkpoint of this training, if there is one; returns the state of its reader."""
     checkpoint = load_checkpoint(folder / "checkpoints", identity)
-    if checkpoint is not None:
-        trainer.load_state(checkpoint.step, checkpoint.tensors)
-    else:
+    if checkpoint is None:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return None
+    trainer.load_state(checkpoint.step, checkpoint.tensors)
+    return checkpoint.reader
 
 
 def _run(
     trainer: Trainer,
-    store: ActivationStore,
+    store: Store,
     options: TrainOptions,
     folder: Path,
     identity: dict[str, Any],
     checkpoint_every_steps: int,
+    reader: dict[str, Any],
 ) -> None:
     """Steps until the last, with log, progress and checkpoints."""
 
     def save() -> Path:
         log.write()
-        return save_checkpoint(folder / "checkpoints", trainer.step, trainer.state(), identity)
+        where = folder / "checkpoints"
+        return save_checkpoint(where, trainer.step, trainer.state(), identity, reader=batches.state())
 
     log = MetricsLog(folder / "metrics.parquet", after_step=trainer.step)
     done, total = trainer.step * options.batch_size, options.n_steps * options.batch_size
-    batches = _batches(store, options, trainer.step)
+    batches = store.reader(options.batch_size, **reader)
     recorder = _Recorder(log, trainer, options.batch_size)
     with Interruption() as interruption, Progress(total, "training", "tokens", done=done) as progress:
         while trainer.step < options.n_steps:
@@ -166,13 +170,6 @@ def _run(
             if trainer.step % checkpoint_every_steps == 0 and trainer.step < options.n_steps:
                 save()
     log.write()
-
-
-def _batches(
-    store: ActivationStore, options: TrainOptions, start: int
-) -> Iterator[Float[Tensor, "row d_in"]]:
-    """The batches from step `start` on."""
-    return store.batches(options.batch_size, seed=options.seed, start=start)
 
 
 class _Recorder:
@@ -194,7 +191,7 @@ class _Recorder:
         self.log.add(Metrics(step, step * self.batch_size, float(losses.loss.detach()), *measured, lr, rate))
 
 
-def _finish(trainer: Trainer, store: ActivationStore, folder: Path, identity: dict[str, Any]) -> Dictionary:
+def _finish(trainer: Trainer, store: Store, folder: Path, identity: dict[str, Any]) -> Dictionary:
     """Write the dictionary, drop what belonged to an older one and the checkpoints, and read it back."""
     description = store.description
     metadata = {
