@@ -130,9 +130,8 @@ def compare(scratch: Path, given: argparse.Namespace) -> None:
     for name, times in taken.items():
         rate = ids.size / median(times)
         print(f"{name:20} {rate:10,.0f} tokens/s   {base / median(times):6.1%} of the hand-written hook")
-    print(
-        f"{len(several)} hooks take {median(taken[f'{len(several)} hooks to disk']) / one:.3f} of the time of the deepest alone"
-    )
+    every = median(taken[f"{len(several)} hooks to disk"])
+    print(f"{len(several)} hooks take {every / one:.3f} of the time of the deepest alone")
     store = ActivationStore.open(scratch / "one-hook-to-disk" / "activations" / hook)
     error = (store.take(range(store.n_rows)).float() - array).abs().max() / array.abs().max()  # type: ignore[attr-defined]
     print(f"largest difference of the rows: {float(error):.2g} of the largest value (bfloat16 keeps 2^-8)")
