@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "workbench"
 # Lowest first. A room may import the rooms of earlier lines only (and itself).
 LAYERS = [
     {"errors", "progress", "artifacts", "interrupt"},
+    {"intervals"},
     {"store", "kernels"},
     {"assets"},
     {"models", "hooks", "text"},

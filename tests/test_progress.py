@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from workbench.errors import nearest
-from workbench.progress import Progress, seconds_text
+from workbench.progress import CLEAR_LINE, Progress, seconds_text
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,28 @@ def test_resumed_work_does_not_count_as_speed(monkeypatch: pytest.MonkeyPatch) -
     clock[0] = 10
     progress.advance(50, note="")
     assert "5 steps/s, 10 s left" in progress.line()
+
+
+class Terminal(io.StringIO):
+    """Output that people look at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_one_line_with_a_bar_is_drawn_over_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, out = [0.0], Terminal()
+    monkeypatch.setattr("workbench.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("sys.stdout", out)
+    with Progress(1000, "capturing", "tokens") as progress:
+        clock[0] = 5
+        progress.advance(250)
+        clock[0] = 10
+        progress.advance(750)
+    shown = out.getvalue().split(CLEAR_LINE)[1:]
+    assert shown[0] == "█" * 6 + "░" * 18 + " capturing: 250/1,000 tokens (25%), 50 tokens/s, 15 s left"
+    assert out.getvalue().count("\n") == 1
+    assert shown[-1] == "█" * 24 + " capturing: 1,000 tokens in 10 s\n"
 
 
 def test_nearest() -> None:

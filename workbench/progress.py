@@ -1,7 +1,7 @@
-"""Progress as plain lines: what is being done, how fast, how long is left.
+"""Progress: what is being done, how fast, how long is left.
 
-Lines instead of widgets or carriage returns, because the same text must be readable in a terminal, in a
-notebook's saved output and in a CI log.
+On a terminal one line with a bar, drawn over itself. Everywhere else plain lines, because the same text must
+be readable in a notebook's saved output, in the log of a job and in CI.
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ def seconds_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+BAR_CELLS = 24
+CLEAR_LINE = "\r\x1b[2K"
+
+
+def bar(share: float) -> str:
+    """A share of 1 as a bar of `BAR_CELLS` characters."""
+    full = round(BAR_CELLS * min(max(share, 0.0), 1.0))
+    return "█" * full + "░" * (BAR_CELLS - full)
+
+
 class Progress:
-    """Counts done units of a known total and prints a line at most every `interval_s` seconds.
+    """Counts done units of a known total and shows a line at most every `interval_s` seconds.
 
     >>> with Progress(1_000, "capturing", "tokens") as progress:
     ...     progress.advance(500)
@@ -41,12 +51,16 @@ class Progress:
     ) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.done = self._resumed_at = done
+        self._in_place = write is None and sys.stdout.isatty()
         self._interval_s, self._write = interval_s, write or self._print
         self._started = self._shown = time.monotonic()
 
-    @staticmethod
-    def _print(line: str) -> None:
-        print(line, file=sys.stdout, flush=True)
+    def _print(self, line: str) -> None:
+        if self._in_place:
+            share = self.done / self.total if self.total else 1.0
+            print(f"{CLEAR_LINE}{bar(share)} {line}", end="", file=sys.stdout, flush=True)
+        else:
+            print(line, file=sys.stdout, flush=True)
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Count `n` more units; `note` (for instance the loss) is shown at the end of the line."""
@@ -83,3 +97,5 @@ class Progress:
         elapsed = time.monotonic() - self._started
         if kind is None and elapsed >= self._interval_s:
             self._write(f"{self.label}: {self.done:,} {self.unit} in {seconds_text(elapsed)}")
+        if self._in_place and elapsed >= self._interval_s:
+            print(file=sys.stdout, flush=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.models_on_disk import architecture_dir
+from tests.models_on_disk import architecture_dir, native_model
 from workbench.capture import capture
+from workbench.errors import UserError
 from workbench.models import load_model
 
 HOOKS = {
@@ -110,3 +112,27 @@ def test_the_model_over_several_devices(tmp_path: Path) -> None:
     one = capture(tmp_path / "one", **options)  # type: ignore[arg-type]
     spread = capture(tmp_path / "spread", device_map="auto", **options)  # type: ignore[arg-type]
     assert [s.hash for s in one.values()] == [s.hash for s in spread.values()]
+
+
+def test_a_native_model_that_is_loaded_already(tmp_path: Path) -> None:
+    """TransformerLens' own transformer: no directory, no tokenizer, token ids as text."""
+    model = native_model()
+    ids = torch.randint(1, 64, (20, 16), generator=torch.Generator().manual_seed(0))
+    np.save(tmp_path / "ids.npy", ids.numpy().astype(np.int32))
+    hooks = ["blocks.0.attn.hook_z", "blocks.2.hook_resid_post"]
+    options = {
+        "text": str(tmp_path / "ids.npy"),
+        "n_ctx": 16,
+        "leave_out": (),
+        "dtype": "float32",
+        "model": "toy",
+    }
+    stores = capture(tmp_path / "run", hooks=hooks, n_tokens=320, bridge=model, **options)  # type: ignore[arg-type]
+    shard = stores[hooks[0]].shard(0)
+    assert sorted(shard.tokens.tolist()) == sorted(ids.tolist())
+    _, cache = model.run_with_cache(shard.tokens.long(), names_filter=hooks)
+    for hook in hooks:
+        expected = cache[hook].flatten(2).flatten(0, 1)
+        torch.testing.assert_close(stores[hook].activations(0), expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UserError, match="needs a tokenizer and this model has none"):
+        capture(tmp_path / "other", hooks=hooks, bridge=model, text="stdlib", n_ctx=16)

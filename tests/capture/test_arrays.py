@@ -45,6 +45,22 @@ def test_safetensors_by_name(tmp_path: Path) -> None:
             import_array(tmp_path / "other", tmp_path / "x.safetensors", tensor=tensor)
 
 
+def test_names_that_are_no_folders_are_refused(tmp_path: Path, array: Path) -> None:
+    for name in ("rows", "", "../x", "a/b", ".lock", "a b"):
+        with pytest.raises(UserError, match=f"name {name!r} cannot name an array"):
+            import_array(tmp_path / "run", array, name=name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_arrays_of_one_run_have_the_same_rows(tmp_path: Path, array: Path) -> None:
+    import_array(tmp_path / "run", array, name="one")
+    np.save(tmp_path / "y.npy", np.ones((50, 9), np.float32))
+    assert import_array(tmp_path / "run", tmp_path / "y.npy", name="two").d_model == 9
+    np.save(tmp_path / "z.npy", np.ones((51, 9), np.float32))
+    with pytest.raises(UserError, match=r"made with another text\.n_rows \(50, not 51\)"):
+        import_array(tmp_path / "run", tmp_path / "z.npy", name="three")
+
+
 def refused(tmp_path: Path, message: str, **options: object) -> None:
     with pytest.raises(UserError, match=message):
         import_array(tmp_path / "run", tmp_path / "x.npy", **options)  # type: ignore[arg-type]
@@ -65,5 +81,12 @@ def test_refusals(tmp_path: Path, array: Path) -> None:
     x[5, 1] = np.nan
     np.save(array, x)
     refused(tmp_path, "row 5 of the array is not finite")
+    save_file({"a": torch.ones(4, 4).to(torch.float8_e4m3fn)}, tmp_path / "x.safetensors")
+    with pytest.raises(
+        UserError, match=r"of torch.float8_e4m3fn: give floats of shape .* in 16, 32 or 64 bits"
+    ):
+        import_array(tmp_path / "run", tmp_path / "x.safetensors")
+    np.save(array, np.full((9, 4), 1e6))
+    refused(tmp_path, "row 0 of the array is not finite in torch.float16", dtype="float16", name="other")
     array.unlink()
     refused(tmp_path, "is not a file")

@@ -128,6 +128,8 @@ def test_roles_of_conversations(tmp_path: Path, run_capture: Capture, chat_model
     torch.testing.assert_close(
         whole.take(mine["row"].to_numpy()), store.take(range(store.n_rows)), atol=1e-5, rtol=0
     )
+    with pytest.raises(UserError, match=r"made with another kept_roles \(\['assistant'\], not \['user'\]\)"):
+        run_capture(tmp_path / "run", **options, hooks=HOOKS[:1], roles=["user"])
     from workbench.models import load_model
 
     said = load_model(chat_model).tokenizer.decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from tests.capture.conftest import HOOKS, Capture, content
 from tests.capture.killing import DyingOs, forked
 from workbench.capture import open_store, session
 from workbench.errors import UserError
+from workbench.store.column import Column
 
 LIMITED = {"max_norm_multiple": 1.3}
 
@@ -95,8 +97,9 @@ def test_a_signal_finishes_the_shard_in_hand(
     assert content(run) == content(whole)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_says_what_is_needed_and_is_gone_on_from(
-    tmp_path: Path, run_capture: Capture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, run_capture: Capture, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     whole, run = tmp_path / "whole", tmp_path / "cut"
     run_capture(whole)
@@ -105,7 +108,7 @@ def test_a_full_disk_says_what_is_needed_and_is_gone_on_from(
     def full(descriptor: int) -> None:
         left[0] -= 1
         if left[0] < 0:
-            raise OSError(28, "No space left on device")
+            raise OSError(number, os.strerror(number))
         real(descriptor)
 
     with monkeypatch.context() as patch:
@@ -115,6 +118,25 @@ def test_a_full_disk_says_what_is_needed_and_is_gone_on_from(
         ):
             run_capture(run)
     assert not list(run.rglob("*.tmp"))
+    run_capture(run)
+    assert content(run) == content(whole)
+
+
+def test_a_disk_that_is_full_at_the_last_file_says_so_too(
+    tmp_path: Path, run_capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every shard is there; the manifest that says so finds no space."""
+    whole, run = tmp_path / "whole", tmp_path / "cut"
+    run_capture(whole)
+
+    def full(column: Column, *, complete: bool, exhausted: bool) -> None:
+        if complete:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Column, "mark", full)
+        with pytest.raises(UserError, match="the disk is full: about"):
+            run_capture(run)
     run_capture(run)
     assert content(run) == content(whole)
 

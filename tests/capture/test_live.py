@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.capture.conftest import HOOKS, OPTIONS, Capture
 from workbench.capture import CaptureOptions, LiveStore
+from workbench.capture import live as live_room
 from workbench.errors import UserError
 from workbench.store import Ring
 
@@ -65,6 +67,30 @@ def test_it_resumes_at_any_batch(live: Make, changes: dict) -> None:
     else:
         with pytest.raises(UserError, match="start 99 cannot be found without the model"):
             live(**changes).batches(50, seed=3, start=99)
+
+
+def test_a_window_without_a_batch_is_passed_over(live: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text is a window of 372 rows and the rest of it, which is smaller than a batch; then it begins again."""
+    monkeypatch.setattr(live_room, "islice", lambda stream, first, stop: islice(stream, first, 18))
+    capacity = 372
+    straight, states, batches = live(capacity).reader(200, seed=3), [], []
+    for _ in range(12):
+        states.append(straight.state())
+        batches.append(next(straight))
+    starts = {state["first"] for state in states}
+    assert starts == {0}
+    assert states[-1]["window"] == 20
+    for index in (0, 1, 5, 11):
+        assert torch.equal(next(live(capacity).reader(200, **states[index])), batches[index])
+        assert torch.equal(next(live(capacity).batches(200, seed=3, start=index)), batches[index])
+
+
+def test_a_text_smaller_than_a_batch_is_refused(live: Make, tmp_path: Path) -> None:
+    small = tmp_path / "small.txt"
+    small.write_text("def add(a, b):\n    return a + b\n" * 12)
+    for use in (lambda r: next(r), lambda r: r.skip(3)):
+        with pytest.raises(UserError, match="batch_size 399 is larger than the rows of a window"):
+            use(live(400, text=str(small)).reader(399))
 
 
 class Copies(TorchDispatchMode):

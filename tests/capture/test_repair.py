@@ -84,6 +84,20 @@ def test_other_bytes_are_refused_until_accepted(
     assert again.hash != before
 
 
+def test_hooks_that_were_captured_otherwise_are_repaired_together(
+    tmp_path: Path, run_capture: Capture
+) -> None:
+    """Each in its storage type and with its batches, although they share the rows."""
+    run = tmp_path / "run"
+    run_capture(run, hooks=HOOKS[:1], batch_tokens=64)
+    run_capture(run, hooks=HOOKS[1:], dtype="bfloat16", precision="bfloat16")
+    before = content(run)
+    for column in (ROWS, *HOOKS):
+        flip(shard(run, column, 1), 300)
+    assert {(d.column, d.shard) for d in repair_stores(run)} == {(c, 1) for c in (ROWS, *HOOKS)}
+    assert content(run) == before
+
+
 def test_another_model_under_the_same_name_is_refused(
     tmp_path: Path, run_capture: Capture, model_dir: str
 ) -> None:

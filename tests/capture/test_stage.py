@@ -19,10 +19,9 @@ from workbench.models import load_model
 
 def test_options_are_those_of_the_stage() -> None:
     stage = inspect.signature(capture).parameters
-    assert [f.name for f in fields(CaptureOptions)] == [name for name in stage if name != "run"]
-    assert {f.name: f.default for f in fields(CaptureOptions)} == {
-        name: p.default for name, p in stage.items() if name != "run"
-    }
+    written = {name: p.default for name, p in stage.items() if name not in ("run", "bridge")}
+    assert [f.name for f in fields(CaptureOptions)] == list(written)
+    assert {f.name: f.default for f in fields(CaptureOptions)} == written
 
 
 def test_rows_are_the_activations_of_their_tokens(
@@ -112,6 +111,7 @@ def test_a_text_that_ends_is_captured_whole_and_known_to_have_ended(
 ) -> None:
     store = run_capture(tmp_path / "run", hooks=HOOKS[:1], n_tokens=10**6)[HOOKS[0]]
     assert store.manifest["exhausted"]
+    assert 0 < store.left_out["tokens of a last incomplete block"] < 32
     monkeypatch.setattr(harvest.Harvest, "__call__", None)
     assert run_capture(tmp_path / "run", hooks=HOOKS[:1], n_tokens=10**7)[HOOKS[0]].hash == store.hash
 
@@ -124,6 +124,9 @@ def test_other_things_are_refused_by_field(tmp_path: Path, run_capture: Capture)
         ({"seed": 1}, r"made with another text\.seed \(0, not 1\)"),
         ({"n_ctx": 16}, r"made with another .*n_ctx \(32, not 16\)"),
         ({"leave_out": ()}, r"made with another leave_out"),
+        ({"positions": "2:"}, r"made with another positions \(None, not '2:'\)"),
+        ({"max_norm_multiple": 5.0}, r"made with another max_norm"),
+        ({"precision": "mixed"}, r"made with another precision \('float32', not 'mixed'\)"),
         ({"dtype": "float16"}, r"made with another dtype \('float32', not 'float16'\)"),
     ):
         with pytest.raises(UserError, match=message):
@@ -158,6 +161,9 @@ def test_runs_that_share_stores_capture_once(
         ({"part": 3, "shards": 3}, "part 3 is not one of 3"),
         ({"leave_out": ["eos"]}, "leave_out 'eos' is not a kind of token"),
         ({"positions": "first"}, "positions 'first' is not a slice"),
+        ({"positions": "32:"}, "positions '32:' keeps no position of sequences of n_ctx 32 tokens"),
+        ({"positions": "5:2"}, "positions '5:2' keeps no position"),
+        ({"roles": []}, "roles is empty"),
         ({"roles": ["user"]}, "role 'user' is not in the text; this text has none"),
         ({"max_norm_multiple": 0.5}, "max_norm_multiple 0.5 must be larger than 1"),
     ],

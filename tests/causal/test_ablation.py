@@ -22,7 +22,7 @@ from workbench.circuits.metric import logit_difference
 from workbench.circuits.nodes import Node, component_nodes, covering, site_of_hook
 from workbench.circuits.observation import observe
 from workbench.circuits.patching import patch_components
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 
 HOOK = "blocks.0.hook_resid_post"
 

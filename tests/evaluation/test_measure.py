@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from torch.nn import functional
 from workbench.dictionaries.topk import TopKDictionary
 from workbench.errors import UserError
 from workbench.evaluation import Passages, measure_quality
-from workbench.evaluation.bootstrap import ratio_interval
 from workbench.evaluation.fidelity import dead_frac, row_sums, spread
 from workbench.evaluation.splice import clean_run, spliced_run
 
@@ -90,21 +88,6 @@ def test_dead_fraction_counts_latents_that_never_fire():
     positive = torch.tensor([[3.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     assert dead_frac(dictionary, [positive[:1], positive[1:]]) == pytest.approx(5 / 8)
     assert dead_frac(dictionary, [-positive, positive]) == pytest.approx(2 / 8)
-
-
-def test_interval_holds_the_truth_about_95_times_in_100():
-    generator, hits = torch.Generator().manual_seed(0), 0
-    for trial in range(200):
-        denominator = torch.rand(60, generator=generator) + 0.5
-        numerator = denominator * 0.3 + 0.2 * torch.randn(60, generator=generator)
-        interval = ratio_interval(numerator, denominator, seed=trial)
-        assert interval.low <= interval.value <= interval.high
-        hits += interval.low <= 0.3 <= interval.high
-    assert 178 <= hits <= 199
-
-
-def test_undefined_ratio_is_nan():
-    assert math.isnan(ratio_interval(torch.ones(3), torch.zeros(3)).value)
 
 
 def test_width_and_hook_are_checked(model, tokens):

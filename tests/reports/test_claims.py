@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 from workbench.reports.claims import Claim, Verdict, findings, measurements, negatives
 from workbench.reports.evidence import random_sets
 

@@ -14,7 +14,7 @@ import vl_convert
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 from workbench.reports.charts import density_chart, thin, training_charts
 from workbench.reports.features import chosen_features, first_cards
 from workbench.reports.format import correlation_text, estimate_text, number_text

@@ -42,6 +42,12 @@ def test_rows_are_lost_at_the_end_of_a_pass_only() -> None:
     assert sum(plan.batches) == 100_000 // 256
 
 
+def test_windows_and_passes_have_permutations_of_their_own() -> None:
+    plan = Plan(1000, 10, 100, 5, 0)
+    orders = [torch.randperm(50, generator=plan.row_generator(p, w)) for p in range(3) for w in range(3)]
+    assert len({tuple(order.tolist()) for order in orders}) == 9
+
+
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "CHUNK_BYTES", 4 * 6 * 5)  # five rows

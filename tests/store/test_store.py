@@ -77,6 +77,14 @@ def test_a_flipped_byte_is_seen_before_use(make: Make, column: str) -> None:
             use()
 
 
+def test_verifying_looks_at_the_disk_every_time(make: Make) -> None:
+    store = make()
+    store.verify()
+    flip(store.folder / "shard-00001.safetensors")
+    with pytest.raises(StoreError, match=r"shard-00001\.safetensors' is damaged"):
+        store.verify()
+
+
 def test_a_flipped_byte_is_seen_by_a_shuffled_reader_and_by_take(make: Make) -> None:
     store = make()
     flip(store.folder / "shard-00003.safetensors", 500)
@@ -98,6 +106,19 @@ def test_a_truncated_shard_is_seen_when_the_store_is_opened(make: Make) -> None:
         ActivationStore.open(store.folder)
     path.unlink()
     with pytest.raises(StoreError, match=r"shard-00001\.safetensors' is missing"):
+        ActivationStore.open(store.folder)
+
+
+def test_a_file_of_another_size_is_seen_when_the_store_is_opened(make: Make) -> None:
+    """Longer than its header says, and a whole shard in the place of another."""
+    store, longer = make(), make(1, n_blocks=11, name="b")
+    path = store.folder / "shard-00001.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    with pytest.raises(StoreError, match="bytes, its header says"):
+        ActivationStore.open(store.folder)
+    path.write_bytes((longer.folder / "shard-00000.safetensors").read_bytes())
+    with pytest.raises(StoreError, match=rf"bytes, {len(whole):,} were written"):
         ActivationStore.open(store.folder)
 
 
@@ -124,6 +145,13 @@ def test_other_text_for_a_shard_that_exists_is_refused(make: Make) -> None:
     second = writer(root, hook="blocks.1.hook_resid_post")
     with pytest.raises(StoreError, match="the text has changed"):
         second.add(1, row_shard(0), {"blocks.1.hook_resid_post": values(row_shard(0))})
+
+
+def test_a_hook_with_other_rows_than_the_index_is_refused(tmp_path: Path) -> None:
+    out, shard = writer(tmp_path), row_shard(0)
+    with pytest.raises(StoreError, match=rf"shard 0 of hook '{HOOK}' has 79 rows, the row index 80"):
+        out.add(0, shard, {HOOK: values(shard)[1:]})
+    assert writer(tmp_path).lacking(0) == [HOOK]
 
 
 def test_moments_are_those_of_all_rows(make: Make) -> None:

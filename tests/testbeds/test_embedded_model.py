@@ -144,12 +144,22 @@ def test_bits_per_byte_of_a_uniform_model_is_known(monkeypatch: pytest.MonkeyPat
     files = evaluate.find_text("stdlib-heldout")[:6]
     monkeypatch.setattr(evaluate, "find_text", lambda source: files)
     tokenizer = load_model().tokenizer
-    figure = evaluate.bits_per_byte(lambda ids: torch.zeros(*ids.shape, 4096), tokenizer, n_ctx=256)
+    measured = evaluate.file_bits(lambda ids: torch.zeros(*ids.shape, 4096), tokenizer, n_ctx=256)
+    figure = evaluate.bits_per_byte(measured)
     tokens = sum(len(tokenizer.encode(f.read(), add_special_tokens=False)) for f in files)
     n_bytes = sum(len(f.read().encode()) for f in files)
     assert figure.value == pytest.approx(math.log2(4096) * tokens / n_bytes, rel=1e-6)
     assert figure.low < figure.value < figure.high
     assert figure.n == len(files)
+
+
+def test_files_that_are_left_out_count_neither_bits_nor_bytes() -> None:
+    measured = evaluate.FileBits(
+        ("a.py", "b.py", "c.py"), np.array([10.0, 40.0, 90.0]), np.array([10, 20, 30])
+    )
+    assert evaluate.bits_per_byte(measured).value == 140 / 60
+    strict = evaluate.bits_per_byte(measured, leave_out=["b.py"])
+    assert (strict.value, strict.low, strict.high, strict.n) == (2.5, 1.0, 3.0, 2)
 
 
 def test_induction_gain_of_a_model_that_copies() -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from tests.text.support import ByteTokenizer, PlainTokenizer, documents_of, same
 from workbench.errors import UserError
-from workbench.text import pack, read_sequences
+from workbench.text import NoTokenizer, pack, read_sequences
 
 DTYPES = [np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint64]
 
@@ -147,3 +147,13 @@ def test_arrays_of_different_shapes_are_refused(tmp_path: Path) -> None:
 def test_a_column_of_a_plain_array_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"column 'x' was given, but .* holds a single array"):
         read_sequences(ByteTokenizer(), save(tmp_path, np.arange(8)), n_ctx=8, column="x")
+
+
+def test_a_model_without_a_tokenizer_takes_token_arrays_only(tmp_path: Path) -> None:
+    np.save(tmp_path / "ids.npy", np.arange(24, dtype=np.int32).reshape(4, 6) % 13)
+    sequences = read_sequences(NoTokenizer(13), str(tmp_path / "ids.npy"), n_ctx=6)
+    assert sorted(s.tokens.tolist() for s in sequences) == sorted((np.arange(24).reshape(4, 6) % 13).tolist())
+    with pytest.raises(UserError, match="needs a tokenizer and this model has none: give token ids"):
+        read_sequences(NoTokenizer(13), "stdlib", n_ctx=6)
+    with pytest.raises(UserError, match="vocabulary of 12 ids"):
+        list(read_sequences(NoTokenizer(12), str(tmp_path / "ids.npy"), n_ctx=6))

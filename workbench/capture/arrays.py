@@ -7,6 +7,7 @@ number of its label; `ActivationStore.labels` has the names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from workbench.capture.where import ACTIVATIONS
 from workbench.errors import UserError, nearest
 from workbench.interrupt import Interruption
 from workbench.progress import Progress
-from workbench.store import ActivationStore, Origin, Rows, RowShard, StoreError, StoreWriter, writing
+from workbench.store import ROWS, ActivationStore, Origin, Rows, RowShard, StoreError, StoreWriter, writing
+from workbench.store.files import CODES
 
 SHARD_BYTES = 64 << 20
 NO_LABEL = "(no label)"
@@ -52,14 +54,16 @@ def import_array(
         The finished store; an interrupted import goes on.
 
     Raises:
-        UserError: the file is no array of floats, the labels do not fit, or values are not finite.
+        UserError: a name that is no folder's, a file that is no array of floats, labels that do not fit, or values
+            that are not finite.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not a storage type; {nearest(dtype, DTYPES)}")
+    check_name(name)
     values = _open_array(array, tensor)
     names, numbers = _labels(labels, len(values))
     stored = DTYPES[dtype] or values.dtype
-    rows, hook = _origins(array, labels, tensor, name, names, stored)
+    rows, hook = _origins(array, labels, tensor, name, names, stored, len(values))
     try:
         with writing(run / ACTIVATIONS):
             writer = StoreWriter(run / ACTIVATIONS, rows, {name: hook})
@@ -70,11 +74,24 @@ def import_array(
         raise UserError(str(error)) from error
 
 
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a column's folder.
+
+    Raises:
+        UserError: it is empty, a path, hidden, or the name of the row index.
+    """
+    if name == ROWS or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise UserError(
+            f"name {name!r} cannot name an array: use letters, figures, '.', '-' and '_', and not {ROWS!r}"
+        )
+
+
 def _origins(
-    array: Path, labels: Path | None, tensor: str | None, name: str, names: list[str], stored: torch.dtype
-) -> tuple[Origin, Origin]:
+    array: Path, labels: Path | None, tensor: str | None, name: str, names: list[str], stored: torch.dtype,
+    n_rows: int,
+) -> tuple[Origin, Origin]:  # fmt: skip
     label_hash = None if labels is None else sha256_file(labels)
-    text = {"kind": "array", "labels_sha256": label_hash}
+    text = {"kind": "array", "labels_sha256": label_hash, "n_rows": n_rows}
     description = {"text": text, "n_ctx": 1, "d_vocab": len(names), "labels": names}
     made = {
         "model_hash": None,
@@ -107,7 +124,7 @@ def _copy(writer: StoreWriter, values: Tensor, numbers: np.ndarray, name: str, s
                 interruption.stop(
                     f"copying: stopped after shard {index}; the same command goes on from there"
                 )
-    writer.mark(complete=True, exhausted=True)
+        writer.mark(complete=True, exhausted=True)
 
 
 def _row_shard(numbers: np.ndarray, start: int, n_rows: int, name: str) -> RowShard:
@@ -133,9 +150,10 @@ def _open_array(path: Path, tensor: str | None) -> Float[Tensor, "row d"]:
     if not path.is_file():
         raise UserError(f"array {str(path)!r} is not a file: give a .npy or .safetensors file of floats")
     values = _from_safetensors(path, tensor) if path.suffix == ".safetensors" else _from_npy(path)
-    if values.ndim < 2 or 0 in values.shape or not values.is_floating_point():
+    if values.ndim < 2 or 0 in values.shape or values.dtype not in CODES or not values.is_floating_point():
         raise UserError(
-            f"array {str(path)!r} has shape {tuple(values.shape)} of {values.dtype}: give floats of shape (row, d)"
+            f"array {str(path)!r} has shape {tuple(values.shape)} of {values.dtype}: give floats of shape (row, d) in "
+            "16, 32 or 64 bits"
         )
     return values.flatten(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from workbench.capture.options import DTYPES, PRECISIONS, CaptureOptions
 from workbench.hooks import Forward, check_context, check_hook, open_forward
 from workbench.models import load_model, model_hash
 from workbench.store import Origin
-from workbench.text import TokenSequence
+from workbench.text import NoTokenizer, TokenSequence
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 CHECK_TOKENS = 32
 
@@ -24,21 +28,24 @@ class Engine:
 
     Args:
         options: Of the capture.
+        bridge: The model where it is loaded already; else it is loaded as the options say.
 
     Attributes:
         bridge: The model.
+        tokenizer: Its tokenizer, or `NoTokenizer`.
         names: The hooks, each once.
 
     Raises:
         UserError: an unknown hook or model, or a context longer than the model's.
     """
 
-    def __init__(self, options: CaptureOptions) -> None:
+    def __init__(self, options: CaptureOptions, bridge: TransformerBridge | None = None) -> None:
         self.options = options
         weights, self._mixed = PRECISIONS[options.precision]
-        self.bridge = load_model(
+        self.bridge = bridge or load_model(
             options.model, device=options.device, dtype=weights, device_map=options.device_map
         )
+        self.tokenizer = self.bridge.tokenizer or NoTokenizer(int(self.bridge.cfg.d_vocab))
         self.names = [check_hook(self.bridge, name) for name in options.names]
         check_context(self.bridge, options.n_ctx)
         self.device = str(self.bridge.cfg.device)
@@ -77,8 +84,8 @@ class Engine:
     @cached_property
     def harvest(self) -> Harvest:
         """Runs the model over the sequences of a shard."""
-        options, tokenizer = self.options, self.bridge.tokenizer
-        pad = getattr(tokenizer, "pad_token_id", None)
+        options = self.options
+        pad = getattr(self.tokenizer, "pad_token_id", None)
         return Harvest(
             self.forward,
             dtype=DTYPES[options.dtype],

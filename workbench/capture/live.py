@@ -6,7 +6,8 @@ copied twice, into the ring and out of it (besides the conversion where the ring
 
 Nothing is kept on disk, so resuming captures again what the ring held: `state()` says with four integers
 where the present window began and how much of it was served. Windows end where the text is exhausted; then
-the text begins again, in the same order but otherwise shuffled. A batch is a uniform sample of its window:
+the text begins again, in the same order but otherwise shuffled. A window that is smaller than a batch,
+as the last of a text may be, is passed over. A batch is a uniform sample of its window:
 the quality of the shuffle is that of the window, not of the whole text.
 """
 
@@ -134,14 +135,25 @@ class LiveStore:
             value = self.engine.forward(
                 batch.ids.to(device), None if batch.mask is None else batch.mask.to(device)
             )[self.hook]
-            vectors, source = per_token(self.hook, value, batch.ids.shape, self.n_ctx), batch.source
+            vectors = per_token(self.hook, value, batch.ids.shape, self.n_ctx).to("cpu", self.dtype)
+            source = batch.source
             if limit is not None:
-                source = source[row_norms(vectors[source]).cpu() <= limit.limits[self.hook]]
+                source = source[~(row_norms(vectors[source]) > limit.limits[self.hook])]
+            self._refuse_not_finite(vectors, source)
             slots = torch.full((len(vectors),), ring.spare, dtype=torch.int64)
             slots[source] = ring.reserve(len(source))
-            ring.buffer.index_copy_(0, slots, vectors.to("cpu", self.dtype))
+            ring.buffer.index_copy_(0, slots, vectors)
             taken += len(source)
         return taken
+
+    def _refuse_not_finite(self, vectors: Tensor, source: Tensor) -> None:
+        """Looks at the least and the largest number of each row; copies none."""
+        low, high = torch.aminmax(vectors, dim=1)
+        if not bool((low.isfinite() & high.isfinite())[source].all()):
+            raise UserError(
+                f"a row of hook {self.hook!r} is not finite in {str(self.dtype).removeprefix('torch.')}: keep it as "
+                "float32 if its numbers are too large, or choose another hook"
+            )
 
 
 class Feed:
@@ -243,18 +255,22 @@ class LiveReader(Iterator[Float[Tensor, "row d_model"]]):
                 f"start {n_batches} cannot be found without the model, since rows are left out by their norm: resume "
                 "with reader(batch_size, **state)"
             )
-        left, self._first = n_batches, self._feed.first
+        left, self._first, small = n_batches, self._feed.first, set()
         while left and left >= (size := self._feed.plan() // self.batch_size):
+            self._note(size, small)
             self._feed.begin()
-            left, self._window, self._first = left - self._some(size), self._window + 1, self._feed.first
+            left, self._window, self._first = left - size, self._window + 1, self._feed.first
         self._batch, self._feed = left, Feed(self.store, self._first)
 
-    def _some(self, n_batches: int) -> int:
-        if n_batches == 0:
+    def _note(self, n_batches: int, small: set[int]) -> None:
+        """Keep in mind where a window without a batch began; where one begins there again, all are."""
+        if n_batches:
+            return small.clear()
+        if self._feed.first in small:
             raise UserError(
                 f"batch_size {self.batch_size} is larger than the rows of a window: choose a smaller one"
             )
-        return n_batches
+        small.add(self._feed.first)
 
     def __iter__(self) -> LiveReader:
         return self
@@ -272,9 +288,16 @@ class LiveReader(Iterator[Float[Tensor, "row d_model"]]):
         return rows
 
     def _enter(self, ring: Ring, window: int, batch: int) -> None:
-        """Finish loading a window and serve it from its batch `batch` on."""
+        """Finish loading a window and serve it from its batch `batch` on; one without a batch is passed over."""
+        small: set[int] = set()
         self._feed.load(ring)
-        self._some(self._feed.rows // self.batch_size)
+        while self._feed.rows < self.batch_size:
+            self._note(0, small)
+            ring.begin(seeded(self.seed, window))
+            ring.skip(ring.remaining)
+            self._feed.begin()
+            self._feed.load(ring)
+            window, batch = window + 1, 0
         ring.begin(seeded(self.seed, window))
         self._window, self._batch, self._first = window, batch, self._feed.first
         self._feed.begin()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from workbench.capture.filters import parse_positions
 from workbench.errors import UserError, nearest
 from workbench.models import EMBEDDED
 from workbench.text import STDLIB
@@ -72,6 +73,13 @@ class CaptureOptions:
             value = getattr(self, name)
             if value not in known:
                 raise UserError(f"{name} {value!r} is not known; {nearest(value, known)}")
+        if not range(self.n_ctx)[parse_positions(self.positions)]:
+            raise UserError(
+                f"positions {self.positions!r} keeps no position of sequences of n_ctx {self.n_ctx} tokens: "
+                "give for instance '1:'"
+            )
+        if self.roles is not None and not self.roles:
+            raise UserError("roles is empty: name at least one speaker, or leave the option away to keep all")
         if not self.hooks:
             raise UserError("hooks is empty: name at least one hook point")
         if self.part is not None and not 0 <= self.part < self.shards:

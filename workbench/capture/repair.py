@@ -9,13 +9,14 @@ may round differently, and then `accept` keeps the new bytes and logs their SHA-
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from workbench.artifacts import read_json
+from workbench.artifacts import canonical_json
 from workbench.capture.engine import Engine
 from workbench.capture.options import CaptureOptions
 from workbench.capture.session import Session
@@ -23,8 +24,9 @@ from workbench.capture.where import ACTIVATIONS, captured_hooks
 from workbench.errors import UserError
 from workbench.progress import Progress
 from workbench.store import ROWS, Origin, Rows, RowShard, StoreError, StoreWriter, writing
-from workbench.store.column import LOG, MANIFEST, Entry, check_size, check_whole, merge_log, read_log
+from workbench.store.column import check_size, check_whole
 from workbench.store.files import map_tensors
+from workbench.store.logs import Entry, merge_log, read_logs, read_manifest
 from workbench.text import TokenSequence
 
 
@@ -70,7 +72,9 @@ def _files(run: Path) -> list[tuple[str, Path, Entry]]:
     if not names:
         raise UserError(f"run {str(run)!r} has no activations: capture first")
     try:
-        logs = {name: read_log(root / name / LOG) for name in (ROWS, *names)}
+        logs = {name: read_logs(root / name) for name in (ROWS, *names)}
+        for name in (ROWS, *names):
+            read_manifest(root / name)
     except StoreError as error:
         raise UserError(str(error)) from error
     return [(name, root / name / e["file"], e) for name, log in logs.items() for e in log]
@@ -108,28 +112,52 @@ def repair_stores(run: Path, *, accept: bool = False, device: str | None = None)
         UserError: the model or the text is not what it was, or a shard comes out with other bytes.
     """
     damages = verify_stores(run)
-    if not damages:
-        return []
     root = run / ACTIVATIONS
-    by_shard: dict[int, list[str]] = defaultdict(list)
-    for damage in damages:
-        by_shard[damage.shard].append(damage.column)
-    hooks = sorted({d.column for d in damages} - {ROWS}) or captured_hooks(run)[:1]
-    manifests = {name: read_json(root / name / MANIFEST) for name in (ROWS, *hooks)}
-    if manifests[hooks[0]]["about"]["model"] is None:
-        raise UserError(
-            f"store {hooks[0]!r} was copied from an array: delete its folder and import the array again"
-        )
     try:
-        with writing(root), Engine(_options(manifests, hooks, device)) as engine:
-            _repair(root, engine, manifests, by_shard, accept)
+        with writing(root) if damages else nullcontext():
+            for manifests, by_shard in _groups(root, damages):
+                with Engine(_options(manifests, device)) as engine:
+                    _repair(root, engine, manifests, by_shard, accept)
     except StoreError as error:
         raise UserError(str(error)) from error
     return damages
 
 
-def _options(manifests: dict[str, Any], hooks: list[str], device: str | None) -> CaptureOptions:
+def _groups(root: Path, damages: list[Damage]) -> list[tuple[dict[str, Any], dict[int, list[str]]]]:
+    """(manifests, damaged columns by shard) of what one engine makes again; the row index comes first."""
+    columns = {damage.column for damage in damages}
+    hooks = sorted(columns - {ROWS}) or (captured_hooks(root.parent)[:1] if columns else [])
+    manifests = {name: read_manifest(root / name) or {} for name in (ROWS, *hooks)}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in hooks:
+        _refuse_array(name, manifests[name])
+        alike[_made_alike(manifests[name])].append(name)
+    found = []
+    for number, names in enumerate(alike.values()):
+        wanted = {*names, ROWS} if number == 0 else set(names)
+        by_shard: dict[int, list[str]] = defaultdict(list)
+        for damage in (damage for damage in damages if damage.column in wanted):
+            by_shard[damage.shard].append(damage.column)
+        found.append(({name: manifests[name] for name in (ROWS, *names)}, by_shard))
+    return found
+
+
+def _made_alike(manifest: dict[str, Any]) -> str:
+    """What the hooks that one engine makes again have in common."""
+    made = {key: value for key, value in manifest["description"].items() if key != "hook"}
+    return canonical_json([made, manifest["about"]["batch_tokens"]])
+
+
+def _refuse_array(name: str, manifest: dict[str, Any]) -> None:
+    if manifest["about"]["model"] is None:
+        raise UserError(
+            f"store {name!r} was copied from an array: delete its folder and import the array again"
+        )
+
+
+def _options(manifests: dict[str, Any], device: str | None) -> CaptureOptions:
     """The options of the capture, as far as they decide its bytes, out of its manifests."""
+    hooks = [name for name in manifests if name != ROWS]
     rows, hook = manifests[ROWS], manifests[hooks[0]]
     made, about, text = rows["description"], hook["about"], rows["description"]["text"]
     limit = made["max_norm"]
@@ -146,12 +174,13 @@ def _options(manifests: dict[str, Any], hooks: list[str], device: str | None) ->
 def _repair(
     root: Path, engine: Engine, manifests: dict[str, Any], by_shard: dict[int, list[str]], accept: bool
 ) -> None:
-    entries = {entry["shard"]: entry for entry in read_log(root / ROWS / LOG)}
+    entries = {entry["shard"]: entry for entry in merge_log(root / ROWS)}
     texts = _from_text(engine, list(entries.values()), [i for i, c in by_shard.items() if ROWS in c])
     intact = next((i for i in entries if ROWS not in by_shard.get(i, [])), None)
     if not texts and intact is not None:
         engine.open(_first(_stored(root, entries[intact])))
     writer = _writer(root, engine, manifests)
+    writer.merge()
     with Progress(len(by_shard), "repairing", "shards") as progress:
         for index, columns in sorted(by_shard.items()):
             shard = texts.get(index) or _stored(root, entries[index])

@@ -7,6 +7,7 @@ text -> tokens -> row index -> forward -> memory -> shard files
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from itertools import cycle
@@ -20,7 +21,6 @@ from workbench.capture.filters import LONG, NormFilter, TokenFilter, row_norms, 
 from workbench.capture.options import CaptureOptions
 from workbench.capture.pipeline import Behind, prefetched
 from workbench.capture.shards import RowShards
-from workbench.capture.space import refuse_full_disk
 from workbench.interrupt import Interruption
 from workbench.progress import Progress
 from workbench.store import Origin, RowShard, StoreWriter
@@ -42,7 +42,7 @@ class Session:
 
     def __init__(self, options: CaptureOptions, engine: Engine) -> None:
         self.options, self.engine = options, engine
-        tokenizer = engine.bridge.tokenizer
+        tokenizer = engine.tokenizer
         self.sequences: Sequences = read_sequences(
             tokenizer,
             options.text,
@@ -88,31 +88,36 @@ class Session:
         """Write the shards that this process is to write and that lack a hook; returns whether the text has ended.
 
         Raises:
-            UserError: the disk is full.
-            StoreError: the text gives other tokens than those of a shard that exists.
+            StoreError: the text gives other tokens than those of a shard that exists, or a row is not finite.
             KeyboardInterrupt: Ctrl-C; the shard in hand was finished first. (SIGTERM: SystemExit.)
         """
-        stream = self.shards(writer.first_entries(), n_rows=self.options.n_tokens)
+        stream = self.shards(list(writer.rows.entries.values()), n_rows=self.options.n_tokens)
         with (
             Interruption() as interruption,
             Progress(self.options.n_tokens, "capturing", "tokens") as progress,
-            refuse_full_disk(writer.root, lambda: self.missing_bytes(writer)),
             Behind() as behind,
+            closing(prefetched(stream)) as shards,
         ):
             memories = cycle(self.engine.memories)  # by turns: the other one is still being written
-            for index, shard in enumerate(prefetched(stream)):
-                names = writer.lacking(index) if self.options.mine(index) else []
-                if not names:
+            for index, shard in enumerate(shards):
+                if names := self._names(writer, index, shard):
+                    made = self.make(shard, names, next(memories), progress)
+                    behind.submit(_job(writer, index, *made))
+                else:
                     progress.skip(len(shard.rows.token_of_row))
-                    continue
-                made = self.make(shard, names, next(memories), progress)
-                behind.submit(_job(writer, index, *made))
-                if interruption.requested is not None:
-                    behind.wait()
-                    interruption.stop(
-                        f"capturing: stopped after shard {index}; the same command goes on from there"
-                    )
+                _stop_if_asked(interruption, behind, f"after shard {index}")
+            behind.wait()
+            _stop_if_asked(interruption, behind, "after the last shard")
         return stream.exhausted
+
+    def _names(self, writer: StoreWriter, index: int, shard: RowShard) -> list[str]:
+        """The hooks of a shard that this process is to write; its text is compared where none is missing."""
+        if not self.options.mine(index):
+            return []
+        names = writer.lacking(index)
+        if not names:
+            writer.check_text(index, shard.rows)
+        return names
 
     def missing_bytes(self, writer: StoreWriter) -> int:
         """Bytes of the rows that this process has still to write."""
@@ -136,6 +141,13 @@ class Session:
 
 def _job(writer: StoreWriter, index: int, shard: RowShard, values: Mapping[str, Tensor]) -> Callable[[], int]:
     return lambda: writer.add(index, shard, values)
+
+
+def _stop_if_asked(interruption: Interruption, behind: Behind, where: str) -> None:
+    """Finish the shard in hand and leave, if a signal has asked for it."""
+    if interruption.requested is not None:
+        behind.wait()
+        interruption.stop(f"capturing: stopped {where}; the same command goes on from there")
 
 
 def _limited(

@@ -7,8 +7,9 @@ and leaves it as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ class RowShards(Iterator[RowShard]):
         keep: Which tokens get a row.
         n_rows: Rows wanted, before the norm limit; rounded up to whole sequences.
         shard_tokens: Tokens per shard (one sequence at least).
-        known: Log of the shards that exist: these end where they ended, whatever the other arguments.
+        known: Log of the shards that exist: these end where they ended, whatever the other arguments. One that is
+            missing before others is filled whatever `n_rows` says.
 
     Attributes:
         exhausted: Whether the stream has ended; decided when the last shard has been given.
@@ -60,14 +62,14 @@ class RowShards(Iterator[RowShard]):
         known: Sequence[dict[str, Any]] = (),
     ) -> None:
         self._stream, self._keep = iter(sequences), keep
-        self._n_rows, self._shard_tokens = n_rows, shard_tokens
-        self._known, self._done, self._number = [entry["sequences"] for entry in known], 0, 0
+        self._n_rows, self._shard_tokens, self._done, self._number = n_rows, shard_tokens, 0, 0
+        self._known = {entry["shard"]: entry["sequences"] for entry in known}
         self._ahead: TokenSequence | None = None
         self._skipped: dict[str, int] = {}
         self.exhausted = False
 
     def __next__(self) -> RowShard:
-        group = self._again() if self._number < len(self._known) else self._fill()
+        group = self._again() if self._number in self._known else self._fill()
         if not group:
             raise StopIteration
         self._number += 1
@@ -78,7 +80,8 @@ class RowShards(Iterator[RowShard]):
     def _again(self) -> list[TokenSequence]:
         """The sequences of a shard that exists."""
         wanted = self._known[self._number]
-        group = list(islice(self._stream, wanted))
+        ahead, self._ahead = [self._ahead] if self._ahead is not None else [], None
+        group = list(islice(chain(ahead, self._stream), wanted))
         if len(group) < wanted:
             raise UserError(
                 f"the text ends in shard {self._number} of the store: it has changed since; capture into a new run"
@@ -89,8 +92,9 @@ class RowShards(Iterator[RowShard]):
         """The sequences of a new shard; none where there are rows enough or no text."""
         group: list[TokenSequence] = []
         tokens = rows = 0
-        sequence = self._ahead or self._next()
-        while sequence is not None and self._done + rows < self._n_rows:
+        wanted = math.inf if self._number < max(self._known, default=0) else self._n_rows
+        sequence = self._ahead if self._ahead is not None else self._next()
+        while sequence is not None and self._done + rows < wanted:
             if group and tokens + len(sequence.tokens) > self._shard_tokens:
                 break
             group.append(sequence)

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from workbench.capture.engine import Engine
 from workbench.capture.options import DEFAULT_HOOK, SHARD_TOKENS, CaptureOptions
 from workbench.capture.session import Session
-from workbench.capture.space import check_space
+from workbench.capture.space import check_space, refuse_full_disk
 from workbench.capture.where import activations_folder, store_folder
 from workbench.errors import UserError
 from workbench.models import EMBEDDED
 from workbench.store import ActivationStore, StoreError, StoreWriter, writing
 from workbench.text import STDLIB
+
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 def capture(
@@ -49,6 +53,7 @@ def capture(
     seed: int = 0,
     device: str | None = None,
     device_map: str | None = None,
+    bridge: TransformerBridge | None = None,
 ) -> dict[str, ActivationStore]:
     """Capture activations into `run/activations/`.
 
@@ -78,6 +83,7 @@ def capture(
         seed: Order of the documents.
         device: Torch device.
         device_map: `"auto"` spreads the model over several devices.
+        bridge: A model that is loaded already, for instance one of TransformerLens' own; `model` is then its name.
 
     Returns:
         A finished store per hook; nothing where `part` is given.
@@ -95,7 +101,7 @@ def capture(
     )  # fmt: skip
     options.check()
     try:
-        with Engine(options) as engine:
+        with Engine(options, bridge) as engine:
             return _capture(run, Session(options, engine))
     except StoreError as error:
         raise UserError(str(error)) from error
@@ -104,32 +110,43 @@ def capture(
 def _capture(run: Path, session: Session) -> dict[str, ActivationStore]:
     """Write what is missing and open the stores."""
     options = session.options
-    root = activations_folder(run, options.stores, session.rows)
+    root = activations_folder(run, options.stores, session.rows, session.engine.origins)
     with writing(root, options.part_name):
         writer = StoreWriter(root, session.rows, session.engine.origins, part=options.part_name)
-        if options.part is None:
-            writer.merge()
-        if not _holds(writer, options.n_tokens):
-            _fill(writer, session)
+        with refuse_full_disk(root, lambda: session.missing_bytes(writer)):
+            _complete(writer, session)
+        _refuse_no_rows(writer, session)
     if options.part is not None:
         return {}
     return {name: ActivationStore.open(store_folder(run, name)) for name in session.engine.names}
 
 
 def _holds(writer: StoreWriter, n_tokens: int) -> bool:
-    """Whether every hook has as many rows as are wanted, or all there are."""
-    return writer.complete and (writer.exhausted or writer.n_candidates >= n_tokens)
+    """Whether every hook has as many rows as are wanted, or all there are, and no shard is missing between."""
+    return writer.complete and not writer.has_gap and (writer.exhausted or writer.n_candidates >= n_tokens)
+
+
+def _complete(writer: StoreWriter, session: Session) -> None:
+    """Join what parts made, and write what is missing."""
+    if session.options.part is None:
+        writer.merge()
+    if not _holds(writer, session.options.n_tokens):
+        _fill(writer, session)
 
 
 def _fill(writer: StoreWriter, session: Session) -> None:
-    options = session.options
-    missing = max(0, options.n_tokens - writer.n_candidates) // (
-        options.shards if options.part is not None else 1
-    )
-    check_space(writer.root, missing * session.engine.row_bytes)
-    if options.part is None:
-        writer.mark(complete=False)
+    check_space(writer.root, session.missing_bytes(writer))
+    writer.mark(complete=False)
     exhausted = session.capture(writer)
-    if options.part is None:
+    if session.options.part is None:
         writer.merge()
         writer.mark(complete=True, exhausted=exhausted)
+
+
+def _refuse_no_rows(writer: StoreWriter, session: Session) -> None:
+    """Raises UserError where the text has ended and no token of it got a row."""
+    if session.options.part is None and writer.exhausted and not writer.n_rows:
+        raise UserError(
+            f"no token of text {session.options.text!r} gets a row: leave_out, positions, roles or max_norm_multiple "
+            "leave out all of them; change them and capture into a new run folder"
+        )

@@ -1,12 +1,15 @@
 """Where a run keeps its activations, and how a store that is there is opened.
 
-With a shared folder of stores, `run/activations` is a link to `<stores>/<hash of the row index>`: two runs
-with the same text and filters share rows, and every hook is captured once for both.
+With a shared folder of stores, `run/activations` is a link to `<stores>/<hash>` of what the row index is made
+from, the model, its precision and the storage type: two runs with the same share rows, and every hook is
+captured once for both; runs of other models lie beside them.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from workbench.artifacts import sha256_json
@@ -21,7 +24,9 @@ def store_folder(run: Path, hook: str) -> Path:
     return run / ACTIVATIONS / hook
 
 
-def activations_folder(run: Path, stores: str | Path | None, rows: Origin) -> Path:
+def activations_folder(
+    run: Path, stores: str | Path | None, rows: Origin, hooks: Mapping[str, Origin]
+) -> Path:
     """The folder of a run's stores; made a link where runs share them.
 
     Raises:
@@ -29,13 +34,13 @@ def activations_folder(run: Path, stores: str | Path | None, rows: Origin) -> Pa
     """
     own = run / ACTIVATIONS
     if stores is None:
+        _refuse_dangling(run)
         return own
-    shared = Path(stores) / sha256_json(dict(rows.description))[:16]
+    shared = Path(stores) / _key(rows, hooks)
     shared.mkdir(parents=True, exist_ok=True)
-    if not own.exists() and not own.is_symlink():
-        run.mkdir(parents=True, exist_ok=True)
-        own.symlink_to(os.path.relpath(shared, run.resolve()), target_is_directory=True)
-    elif own.resolve() != shared.resolve():
+    run.mkdir(parents=True, exist_ok=True)
+    _link(own, shared)
+    if own.resolve() != shared.resolve():
         raise UserError(
             f"run {str(run)!r} has other activations already ({str(own.resolve())!r}, not {str(shared)!r}): use "
             "another run folder or delete them"
@@ -43,8 +48,36 @@ def activations_folder(run: Path, stores: str | Path | None, rows: Origin) -> Pa
     return own
 
 
+def _key(rows: Origin, hooks: Mapping[str, Origin]) -> str:
+    """What stores of one folder have in common: the rows, and the model in its precision and storage type."""
+    models = [{k: v for k, v in hook.description.items() if k != "hook"} for hook in hooks.values()]
+    return sha256_json([dict(rows.description), models[0]])[:16]
+
+
+def _link(own: Path, shared: Path) -> None:
+    """Make the link, unless something is there; one that leads nowhere (the run was moved) is made anew."""
+    if own.is_symlink() and not own.exists():
+        own.unlink(missing_ok=True)
+    with suppress(FileExistsError):  # another part was faster
+        own.symlink_to(os.path.relpath(shared, own.parent.resolve()), target_is_directory=True)
+
+
+def _refuse_dangling(run: Path) -> None:
+    own = run / ACTIVATIONS
+    if own.is_symlink() and not own.exists():
+        raise UserError(
+            f"the activations of run {str(run)!r} are a link to {os.readlink(own)!r}, which is not there: the same "
+            "capture command with stores= links them again"
+        )
+
+
 def captured_hooks(run: Path) -> list[str]:
-    """The hooks that a run has a store of, finished or not."""
+    """The hooks that a run has a store of, finished or not.
+
+    Raises:
+        UserError: the run's activations are a link that leads nowhere.
+    """
+    _refuse_dangling(run)
     found = sorted(p.parent.name for p in (run / ACTIVATIONS).glob("*/manifest.json"))
     return [name for name in found if name != ROWS]
 

@@ -31,10 +31,10 @@ from workbench.circuits.ablation import (
 from workbench.circuits.faithfulness import faithfulness
 from workbench.circuits.heldout import HeldOut, held_out
 from workbench.circuits.nodes import Node
-from workbench.circuits.resampling import Estimate, mean_estimate
 from workbench.circuits.sets import CIRCUIT_KINDS, NodeSet, Traced, plan_sets, read_traced
 from workbench.circuits.setting import Setting, open_setting
 from workbench.errors import UserError
+from workbench.intervals import Estimate, mean_estimate
 from workbench.progress import Progress
 
 KINDS = ("components", "features", "features+error")

@@ -22,10 +22,10 @@ from workbench.circuits.metric import logit_difference
 from workbench.circuits.nodes import Site
 from workbench.circuits.observation import Observation
 from workbench.circuits.patching import patch_together
-from workbench.circuits.resampling import Estimate, estimate, mean_estimate
 from workbench.circuits.split import Split, split_pair
 from workbench.circuits.verification import Agreement, compare
 from workbench.dictionaries import Dictionary, random_dictionary
+from workbench.intervals import Estimate, mean_estimate, ratio_estimate
 from workbench.progress import Progress
 from workbench.tasks import Batch
 
@@ -80,7 +80,7 @@ def report_dictionary(
     agreement = compare(
         effects.attributed[rows].numpy(), effects.patched[rows].numpy(), n_resamples=n_resamples, seed=seed
     )
-    share = estimate(lambda w: (w @ joint) / (w @ whole), len(joint), n_resamples=n_resamples, seed=seed)
+    share = ratio_estimate(joint, whole, n_resamples=n_resamples, seed=seed)
     return DictionaryReport(
         len(rows), mean_estimate(joint, n_resamples=n_resamples, seed=seed), share, agreement
     )

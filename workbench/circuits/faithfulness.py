@@ -19,9 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from workbench.circuits.nodes import Node
-from workbench.circuits.resampling import Estimate, estimate
-
-UNDEFINED = Estimate(float("nan"), float("nan"), float("nan"))
+from workbench.intervals import UNDEFINED, Estimate, difference_estimate, ratio_estimate
 
 
 def faithfulness(
@@ -39,12 +37,10 @@ def faithfulness(
     Status: exact for these prompts and this ablation; the interval is over prompts
     (tests/causal/test_ablation.py).
     """
-    drop = estimate(lambda w: w @ (full - empty), len(full), n_resamples=n_resamples, seed=seed)
+    drop = difference_estimate(full, empty, paired=True, n_resamples=n_resamples, seed=seed)
     if not drop.low > 0:
         return UNDEFINED
-    return estimate(
-        lambda w: (w @ (metric - empty)) / (w @ (full - empty)), len(full), n_resamples=n_resamples, seed=seed
-    )
+    return ratio_estimate(metric - empty, full - empty, n_resamples=n_resamples, seed=seed)
 
 
 def random_sets(

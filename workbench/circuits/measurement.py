@@ -20,9 +20,9 @@ from workbench.circuits.effects import Effects, component_effects, feature_effec
 from workbench.circuits.metric import task_batches
 from workbench.circuits.nodes import Node, component_nodes
 from workbench.circuits.observation import Observation, observe
-from workbench.circuits.resampling import Estimate
 from workbench.circuits.setting import Setting
 from workbench.circuits.split import Split, split_pair
+from workbench.intervals import Estimate
 from workbench.progress import Progress
 from workbench.tasks import Task
 

@@ -24,10 +24,10 @@ from workbench.circuits.graph import build_graph
 from workbench.circuits.measurement import Measurement, measure
 from workbench.circuits.metric import METRIC
 from workbench.circuits.nodes import LOGIT, Node, covering
-from workbench.circuits.resampling import interval, mean_estimate, prompt_weights
 from workbench.circuits.setting import Setting, open_setting
 from workbench.circuits.verification import compare
 from workbench.errors import UserError
+from workbench.intervals import mean_estimate
 from workbench.tasks import Task, make_task
 
 PROTOCOL = (
@@ -145,8 +145,11 @@ def _check_counts(n_pairs: int, n_exact_components: int | str, n_exact_features:
 
 def node_table(effects: Effects, *, coverage_frac: float, n_resamples: int, seed: int) -> pd.DataFrame:
     """One row a node, in the order of `effects`, the logit node last; effects in logits with intervals."""
-    weights = prompt_weights(effects.attributed.shape[1], n_resamples=n_resamples, seed=seed)
     patched = effects.patched.double().numpy()
+    ends = np.full((len(patched), 2), np.nan)
+    for row in effects.exact_rows:
+        found = mean_estimate(patched[row], n_resamples=n_resamples, seed=seed)
+        ends[row] = found.low, found.high
     columns = {
         "node_id": [n.node_id for n in effects.nodes],
         "kind": [n.kind for n in effects.nodes],
@@ -157,8 +160,8 @@ def node_table(effects: Effects, *, coverage_frac: float, n_resamples: int, seed
         "peak_pos": effects.peak_pos.tolist(),
         "attributed_logits": effects.attributed.double().mean(1).numpy(),
         "patched_logits": patched.mean(1),
-        "patched_low_logits": [interval(weights @ row)[0] for row in patched],
-        "patched_high_logits": [interval(weights @ row)[1] for row in patched],
+        "patched_low_logits": ends[:, 0],
+        "patched_high_logits": ends[:, 1],
         "in_circuit": circuit_mask(effects.nodes, patched.mean(1), coverage_frac=coverage_frac),
     }
     logit = {"node_id": LOGIT.node_id, "kind": "logit", "in_circuit": True}

@@ -7,14 +7,15 @@ patch is the whole counterfactual prompt, one point that would decide the correl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from workbench.circuits.nodes import Node
-from workbench.circuits.resampling import Estimate, estimate, interval, pearson, slope, spearman
+from workbench.intervals import UNDEFINED, Counts, Estimate, Samples, estimate, percentile_interval
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,36 @@ def compare(
     """
     predicted, intervened = predicted.astype(np.float64), intervened.astype(np.float64)
 
-    def over_prompts(statistic) -> Estimate:
-        if len(predicted) < 3:
-            return Estimate(float("nan"), float("nan"), float("nan"))
-        return estimate(
-            lambda w: statistic(w @ predicted.T, w @ intervened.T),
-            predicted.shape[1],
-            n_resamples=n_resamples,
-            seed=seed,
-        )
+    def over_prompts(statistic: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Estimate:
+        def of_sums(counts: Counts) -> Samples:  # none of the statistics sees that these are no means
+            return statistic(counts @ predicted.T, counts @ intervened.T)
+
+        few = len(predicted) < 3
+        return UNDEFINED if few else estimate(of_sums, predicted.shape[1], n_resamples=n_resamples, seed=seed)
 
     shuffled = shuffled_correlations(predicted.mean(1), intervened.mean(1), n_shuffles=n_resamples, seed=seed)
-    null = Estimate(float(shuffled.mean()), *interval(shuffled))
+    null = Estimate(float(shuffled.mean()), *percentile_interval(shuffled))
     return Agreement(len(predicted), over_prompts(pearson), over_prompts(spearman), over_prompts(slope), null)
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each row of x with the same row of y; NaN where one is constant."""
+    x, y = (a - a.mean(-1, keepdims=True) for a in (np.atleast_2d(x), np.atleast_2d(y)))
+    size = np.sqrt((x**2).sum(-1) * (y**2).sum(-1))
+    return np.divide((x * y).sum(-1), size, out=np.full(len(x), np.nan), where=size > 0)
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Rank correlation by row, ties at their average rank."""
+    x, y = (pd.DataFrame(np.atleast_2d(a)).rank(axis=1).to_numpy() for a in (x, y))
+    return pearson(x, y)
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least-squares slope of y on x through the origin, by row; 1 when the prediction is unbiased."""
+    x, y = np.atleast_2d(x), np.atleast_2d(y)
+    size = (x**2).sum(-1)
+    return np.divide((x * y).sum(-1), size, out=np.full(len(x), np.nan), where=size > 0)
 
 
 def shuffled_correlations(

@@ -25,10 +25,10 @@ from torch import Tensor
 
 from workbench.dictionaries import Dictionary
 from workbench.errors import UserError
-from workbench.evaluation.bootstrap import ratio_interval
 from workbench.evaluation.fidelity import row_sums, spread
 from workbench.evaluation.splice import clean_run, spliced_run
 from workbench.hooks import check_hook
+from workbench.intervals import ratio_estimate
 from workbench.progress import Progress
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _fidelity(
             "nothing to evaluate: evaluate more blocks"
         )
     top, bottom = (_per_block(values, block, n_blocks) for values in (error, spread(rows)))
-    fvu = ratio_interval(top, bottom, seed=seed)
+    fvu = ratio_estimate(top.numpy(), bottom.numpy(), seed=seed)
     l0 = float(firings.sum()) / len(rows)
     return Quality(fvu.value, fvu.low, fvu.high, l0, len(rows), n_blocks)
 
@@ -267,7 +267,7 @@ def _losses(made: list[_Batch], name: str, n_blocks: int, seed: int) -> dict[str
     block = torch.cat([b.block for b in made])
     columns = ([b.clean for b in made], [b.zero for b in made], [b.spliced[name] for b in made])
     clean, zero, spliced = (_per_block(torch.cat(column), block, n_blocks) for column in columns)
-    recovered = ratio_interval(zero - spliced, zero - clean, seed=seed)
+    recovered = ratio_estimate((zero - spliced).numpy(), (zero - clean).numpy(), seed=seed)
     n = torch.cat([b.n_predicted for b in made]).sum()
     return {
         "ce_nats": float(clean.sum() / n),

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int32, Int64, Num, Shaped
+from jaxtyping import Bool, Int32, Int64, Num, Shaped
 
 from workbench.dictionaries import Dictionary
 from workbench.evaluation.material import rows_per_block
@@ -29,11 +29,12 @@ from workbench.features.examples import TopPeaks
 from workbench.features.firings import candidates, firings_from_code
 from workbench.features.reading import BlockBatch, block_batches, encode, rows_per_batch
 from workbench.features.tables import commonest
+from workbench.intervals import Estimate, difference_estimate, mean_estimate
 from workbench.progress import Progress
 from workbench.store import ActivationStore
 
-N_RESAMPLES = 1000
 N_POSITION_SETS = 1000
+NO_NUMBER = {"mean_frac": None, "low_frac": None, "high_frac": None}
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,13 @@ def measure_control(
         for name, best in peaks.items()
     }
     shares["positions"] = _position_shares(text, n_top, rng)
-    means = {name: _bootstrap_means(share, rng) for name, share in shares.items()}
-    made = {name: _summary(share, means[name]) for name, share in shares.items()}
     return {
         "quantity": "share of a feature's top examples whose peak is their commonest peak token",
         "interval": "95% percentile bootstrap over features",
         "n_top": n_top,
         "n_blocks": int(chosen.sum()),
-        **made,
-        "trained_minus_random": _difference(made, means["trained"] - means["random"]),
+        **{name: _mean_share(share, seed) for name, share in shares.items()},
+        "trained_minus_random": _difference(shares["trained"], shares["random"], seed),
     }
 
 
@@ -157,26 +156,18 @@ def _position_shares(text: Chosen, n_top: int, rng: np.random.Generator) -> Num[
     return commonest(ids, np.full(len(ids), n_top))[1]
 
 
-def _bootstrap_means(
-    share: Num[np.ndarray, " feature"], rng: np.random.Generator
-) -> Float[np.ndarray, " resample"]:
-    """Means of resamples of the features; NaN where there is none."""
-    if not len(share):
-        return np.full(N_RESAMPLES, np.nan)
-    return np.array([rng.choice(share, len(share)).mean(dtype=np.float64) for _ in range(N_RESAMPLES)])
+def _mean_share(share: Num[np.ndarray, " feature"], seed: int) -> dict[str, Any]:
+    found = _fractions(mean_estimate(share, seed=seed)) if len(share) else NO_NUMBER
+    return {**found, "n_features": len(share)}
 
 
-def _summary(share: Num[np.ndarray, " feature"], means: Float[np.ndarray, " resample"]) -> dict[str, Any]:
-    if not len(share):
-        return {"mean_frac": None, "low_frac": None, "high_frac": None, "n_features": 0}
-    low, high = np.percentile(means, [2.5, 97.5]).tolist()
-    mean = float(share.mean(dtype=np.float64))
-    return {"mean_frac": mean, "low_frac": low, "high_frac": high, "n_features": len(share)}
+def _difference(
+    first: Num[np.ndarray, " first"], second: Num[np.ndarray, " second"], seed: int
+) -> dict[str, Any]:
+    if not len(first) or not len(second):
+        return dict(NO_NUMBER)
+    return _fractions(difference_estimate(first, second, paired=False, seed=seed))
 
 
-def _difference(made: dict[str, dict[str, Any]], means: Float[np.ndarray, " resample"]) -> dict[str, Any]:
-    if np.isnan(means).any():
-        return {"mean_frac": None, "low_frac": None, "high_frac": None}
-    low, high = np.percentile(means, [2.5, 97.5]).tolist()
-    mean = made["trained"]["mean_frac"] - made["random"]["mean_frac"]
-    return {"mean_frac": mean, "low_frac": low, "high_frac": high}
+def _fractions(found: Estimate) -> dict[str, Any]:
+    return {"mean_frac": found.value, "low_frac": found.low, "high_frac": found.high}

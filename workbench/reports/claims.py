@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 from workbench.reports.format import has_interval
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 from workbench.reports.claims import Claim
 from workbench.reports.read import RunData, TaskData
 

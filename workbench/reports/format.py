@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 
 
 def has_interval(estimate: Estimate) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.circuits.resampling import Estimate
+from workbench.intervals import Estimate
 from workbench.progress import seconds_text
 from workbench.reports.charts import Chart, training_charts
 from workbench.reports.circuit_charts import (

@@ -18,82 +18,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from workbench.artifacts import atomic_file, canonical_json, read_json, sha256_file, sha256_json, write_json
+from workbench.artifacts import canonical_json, sha256_file, sha256_json, write_json
 from workbench.store.errors import StoreError
-from workbench.store.files import Written, damaged, digest_tensors, read_header, write_tensors
+from workbench.store.files import Written, damaged, digest_tensors, read_header, write_all, write_tensors
+from workbench.store.logs import FORMAT, LOG, MANIFEST, PART_LOGS, Entry, merge_log, read_logs, read_manifest
 
-MANIFEST = "manifest.json"
-LOG = "shards.jsonl"
-PART_LOGS = "shards.part-*.jsonl"
-FORMAT = 2
 OWN = ("shard", "file", "bytes", "sha256")
-
-Entry = dict[str, Any]
 
 
 def shard_name(index: int) -> str:
     """`shard-00007.safetensors`."""
     return f"shard-{index:05d}.safetensors"
-
-
-def read_log(path: Path) -> list[Entry]:
-    """The shards of a log in order; of two lines for one shard the later counts, an unfinished line does not.
-
-    Raises:
-        StoreError: a line is not JSON.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    try:
-        entries = {entry["shard"]: entry for entry in map(json.loads, lines)}
-    except ValueError as error:
-        raise StoreError(
-            f"{str(path)!r} is damaged (a line is not JSON): delete the folder and capture again"
-        ) from error
-    return [entries[index] for index in sorted(entries)]
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a column, finished or not; None where there is none.
-
-    Raises:
-        StoreError: it was written by another version.
-    """
-    path = folder / MANIFEST
-    if not path.exists():
-        return None
-    found = read_json(path)
-    if found.get("format") != FORMAT:
-        raise StoreError(
-            f"store {str(folder)!r} has format {found.get('format')!r}, this version reads {FORMAT}: capture again"
-        )
-    return found
-
-
-def read_logs(folder: Path) -> list[Entry]:
-    """The shards of a column in order, those of parts that are not merged included."""
-    entries: dict[int, Entry] = {}
-    for log in (folder / LOG, *sorted(folder.glob(PART_LOGS))):
-        entries |= {entry["shard"]: entry for entry in read_log(log)}
-    return [entries[index] for index in sorted(entries)]
-
-
-def merge_log(folder: Path) -> list[Entry]:
-    """Make one log in order of all the lines of a column; returns its shards."""
-    entries, log = read_logs(folder), folder / LOG
-    text = "".join(canonical_json(entry) + "\n" for entry in entries)
-    if (log.read_text(encoding="utf-8") if log.exists() else "") != text:
-        with atomic_file(log) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for path in sorted(folder.glob(PART_LOGS)):
-        path.unlink()
-    return entries
 
 
 class Column:
@@ -110,13 +51,23 @@ class Column:
         self.folder, self.part = folder, part
         self.log = folder / (LOG if part is None else f"shards.part-{part}.jsonl")
         wanted, found = new_manifest(description, about), read_manifest(folder)
-        if found is None:
-            write_json(folder / MANIFEST, wanted)
-        else:
+        if found is not None:
             refuse_other(folder, found, wanted)
+        else:
+            self._refuse_orphans()
+            write_json(folder / MANIFEST, wanted)
         self.manifest = found or wanted
         self._clean()
         self.entries = {entry["shard"]: entry for entry in read_logs(folder)}
+
+    def _refuse_orphans(self) -> None:
+        """Shards that no manifest describes may be of any model; another part may just have begun, though."""
+        logged = any(path.exists() for path in (self.folder / LOG, *self.folder.glob(PART_LOGS)))
+        if logged and not (self.folder / MANIFEST).exists():
+            raise StoreError(
+                f"the store in {str(self.folder)!r} has shards and no {MANIFEST} that says what they are: "
+                "delete the folder and capture again"
+            )
 
     def _clean(self) -> None:
         """Cut off an unfinished line of this process's log and remove files that never got their name."""
@@ -144,7 +95,7 @@ class Column:
         """Add a line to the log."""
         descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, (canonical_json(entry) + "\n").encode())
+            write_all(partial(os.write, descriptor), (canonical_json(entry) + "\n").encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

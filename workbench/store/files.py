@@ -121,13 +121,18 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], rest: Callable[[], obj
         pending = []
         for piece in _pieces(tensors, rest):
             pending.append(hasher.submit(digest.update, piece))
-            written = 0
-            while written < len(piece):
-                written += file.write(piece[written:])
+            write_all(file.write, piece)
             size += len(piece)
         for done in pending:
             done.result()
     return Written(size, digest.hexdigest())
+
+
+def write_all(write: Callable[[memoryview], int], data: memoryview | bytes) -> None:
+    """Write all of `data`: one call may write less of it, on a disk that is nearly full for instance."""
+    left = memoryview(data)
+    while len(left):
+        left = left[write(left) :]
 
 
 def read_header(path: Path) -> dict[str, Place]:

@@ -10,7 +10,7 @@ re-made with it: 16 bytes a coordinate and 8 kB, whatever the number of rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -87,18 +87,18 @@ class Moments:
         return cls(int(counts.sum()), mean, m2, counts, float(tensors["max_norm"]))
 
 
-def _float32(rows: Tensor) -> np.ndarray:
-    """Rows in float32 by numpy alone: torch's threads belong to the model's forward pass."""
+def _float64(rows: Tensor) -> np.ndarray:
+    """Rows in float64 by numpy alone: torch's threads belong to the model's forward pass."""
     if rows.dtype == torch.bfloat16:
-        return (rows.view(torch.uint16).numpy().astype(np.uint32) << 16).view(np.float32)
-    return rows.numpy().astype(np.float32)
+        return (rows.view(torch.uint16).numpy().astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    return rows.numpy().astype(np.float64)
 
 
 def moments(rows: Float[Tensor, "row d"]) -> Moments:
     """Moments of rows of any float dtype, two passes in float64 per few thousand rows, then merged."""
     if not len(rows):
         return empty_moments(rows.shape[1])
-    return merge_moments([_chunk(_float32(part)) for part in rows.split(CHUNK_ROWS)])
+    return merge_moments([_chunk(_float64(part)) for part in rows.split(CHUNK_ROWS)])
 
 
 def empty_moments(d: int) -> Moments:
@@ -106,14 +106,16 @@ def empty_moments(d: int) -> Moments:
     return Moments(0, np.zeros(d), np.zeros(d), np.zeros(N_BINS, np.int64), 0.0)
 
 
-def _chunk(rows: np.ndarray) -> Moments:
-    wide = rows.astype(np.float64)
+def _chunk(wide: np.ndarray) -> Moments:
+    """Moments of rows that are overwritten; not finite where a row is not."""
     squares = np.einsum("rd,rd->r", wide, wide)
+    norms = np.sqrt(squares)
+    if not np.isfinite(norms).all():
+        return replace(empty_moments(wide.shape[1]), count=len(wide), max_norm=float("nan"))
     mean = wide.mean(0)
     wide -= mean
-    norms = np.sqrt(squares)
     counts = np.bincount(_bins(norms), minlength=N_BINS)
-    return Moments(len(rows), mean, np.einsum("rd,rd->d", wide, wide), counts, float(norms.max()))
+    return Moments(len(wide), mean, np.einsum("rd,rd->d", wide, wide), counts, float(norms.max()))
 
 
 def merge_moments(parts: Iterable[Moments]) -> Moments:
@@ -124,6 +126,6 @@ def merge_moments(parts: Iterable[Moments]) -> Moments:
         gap, share = other.mean - first.mean, other.count / max(count, 1)
         m2 = first.m2 + other.m2 + gap**2 * (first.count * share)
         counts = first.norm_counts + other.norm_counts
-        largest = max(first.max_norm, other.max_norm)
+        largest = float(np.maximum(first.max_norm, other.max_norm))  # NaN wins
         first = Moments(count, first.mean + gap * share, m2, counts, largest)
     return first

@@ -200,6 +200,8 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
                 f"batch_size {batch_size} does not fit: choose 1 to {min(n_rows, window_rows)}, the rows of "
                 f"{'the store' if n_rows <= window_rows else 'the window'}"
             )
+        if start < 0:
+            raise StoreError(f"start {start} is not a batch: they are numbered from 0")
         chunk_rows = max(1, CHUNK_BYTES // store.row_bytes)
         self.plan = Plan(n_rows, batch_size, window_rows, chunk_rows, seed)
         most = max(self.plan.window_size(w) for w in {0, self.plan.n_windows - 1})
@@ -223,7 +225,7 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
         return self._ring.nbytes
 
     def state(self) -> dict[str, int]:
-        """What makes a reader go on from here: `store.reader(batch_size, **state)`."""
+        """What makes a reader go on from here: `store.reader(batch_size, **state)`, with its window_rows and part."""
         return {"seed": self.plan.seed, "start": self.batch}
 
     def __iter__(self) -> Reader:

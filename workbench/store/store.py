@@ -20,9 +20,10 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from workbench.artifacts import sha256_json
-from workbench.store.column import LOG, PART_LOGS, Entry, check_size, check_whole, read_log, read_manifest
+from workbench.store.column import check_size, check_whole
 from workbench.store.errors import StoreError
 from workbench.store.files import map_tensors
+from workbench.store.logs import LOG, PART_LOGS, Entry, read_log, read_manifest, refuse_gap
 from workbench.store.moments import Moments, merge_moments
 from workbench.store.rows import Rows
 from workbench.store.shuffle import Reader
@@ -97,12 +98,7 @@ class ActivationStore:
             raise StoreError(
                 f"the capture in {str(folder)!r} was interrupted: the same capture command continues it"
             )
-        entries, rows = read_log(folder / LOG), read_log(folder.parent / ROWS / LOG)[: _n_shards(folder)]
-        if len(entries) != len(rows) or any(
-            e["rows"] != r["rows"] for e, r in zip(entries, rows, strict=True)
-        ):
-            raise StoreError(f"the row index beside {str(folder)!r} has other shards: capture again")
-        store = cls(folder, manifest, entries, rows)
+        store = cls(folder, manifest, *_logs(folder, manifest))
         for path, entry in store.files():
             check_size(path, entry)
         return store
@@ -288,8 +284,17 @@ class ActivationStore:
         return self.reader(batch_size, seed=seed, start=start, window_rows=window_rows)
 
 
-def _n_shards(folder: Path) -> int:
-    """Shards of a column; a row index beside it may be longer while another hook is being captured."""
+def _logs(folder: Path, manifest: dict[str, Any]) -> tuple[list[Entry], list[Entry]]:
+    """The shards of a column and those of the row index; that may be longer: another hook may have more."""
     if next(folder.glob(PART_LOGS), None):
         raise StoreError(f"the parts of {str(folder)!r} are not merged: `workbench store merge` joins them")
-    return len(read_log(folder / LOG))
+    entries, index = read_log(folder / LOG), folder.parent / ROWS
+    rows, described = read_log(index / LOG)[: len(entries)], read_manifest(index)
+    counts = [[entry["rows"] for entry in log] for log in (entries, rows)]
+    if not entries or counts[0] != counts[1]:
+        raise StoreError(f"the row index beside {str(folder)!r} has other shards: capture again")
+    if described is None or described["hash"] != manifest["description"].get("rows"):
+        raise StoreError(f"the row index beside {str(folder)!r} is that of another text: capture again")
+    for column, log in ((folder, entries), (index, rows)):
+        refuse_gap(column, log)
+    return entries, rows

@@ -11,16 +11,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count, takewhile
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
+from numpy import array_equal
 from torch import Tensor
+from torch import isfinite as isfinite_tensor
 
-from workbench.store.column import Column, Entry
+from workbench.store.column import Column, check_whole
 from workbench.store.errors import StoreError
-from workbench.store.files import digest_tensors
+from workbench.store.files import digest_tensors, map_tensors
 from workbench.store.moments import empty_moments, moments
 from workbench.store.rows import Rows
 
@@ -88,10 +90,15 @@ class StoreWriter:
         """The hooks that do not have shard `index` yet."""
         return [name for name, column in self.hooks.items() if index not in column.entries]
 
-    def first_entries(self) -> list[Entry]:
-        """The log of the row index from its first shard up to the first one missing."""
-        entries = self.rows.entries
-        return [entries[index] for index in takewhile(entries.__contains__, count())]
+    @property
+    def has_gap(self) -> bool:
+        """Whether a shard is missing that a later one comes after, in any column."""
+        return any(len(column.entries) <= max(column.entries, default=-1) for column in self._columns())
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the row index."""
+        return sum(entry["rows"] for entry in self.rows.entries.values())
 
     @property
     def n_candidates(self) -> int:
@@ -117,14 +124,21 @@ class StoreWriter:
 
     @staticmethod
     def _add_activations(column: Column, index: int, values: Float[Tensor, "row d"]) -> int:
-        """Write a hook's shard; its moments are taken while the activations are on their way to the disk."""
+        """Write a hook's shard; its moments are taken while the activations are on their way to the disk.
+
+        Raises:
+            StoreError: a row is not finite; the file does not get its name.
+        """
         n_rows, width = values.shape
         statistics = empty_moments(width).to_tensors()
         with ThreadPoolExecutor(1) as thread:
             taken = thread.submit(moments, values)
 
             def fill() -> None:
-                for name, tensor in taken.result().to_tensors().items():
+                found = taken.result()
+                if not isfinite(found.max_norm):
+                    raise not_finite(column.folder.name, index, values)
+                for name, tensor in found.to_tensors().items():
                     statistics[name].copy_(tensor)
 
             tensors = {"activations": values, **statistics}
@@ -142,6 +156,21 @@ class StoreWriter:
             return 0
         entry = self.rows.write(index, tensors, **row_fields(shard))
         return entry["bytes"]
+
+    def check_text(self, index: int, rows: Rows) -> None:
+        """Compare a shard of the row index that is there with the sequences that the text gives for it now.
+
+        Raises:
+            StoreError: the shard is damaged, or they are others, as where parts were captured with different options.
+        """
+        entry = self.rows.entries[index]
+        check_whole(self.rows.folder / entry["file"], entry)
+        stored = Rows.from_tensors(map_tensors(self.rows.folder / entry["file"]))
+        if not (array_equal(stored.tokens, rows.tokens) and array_equal(stored.offsets, rows.offsets)):
+            raise StoreError(
+                f"shard {index} of the row index in {str(self.root)!r} has other tokens than the text gives now: its "
+                "parts were captured with other n_tokens or shard_tokens; capture into a new run folder"
+            )
 
     def rewrite(
         self, index: int, shard: RowShard, activations: Mapping[str, Float[Tensor, "row d"]], *, accept: bool
@@ -176,6 +205,16 @@ class StoreWriter:
         """Say of all columns whether their capture has finished, and whether it came to the end of its source."""
         for column in self._columns():
             column.mark(complete=complete, exhausted=exhausted)
+
+
+def not_finite(hook: str, shard: int, values: Float[Tensor, "row d"]) -> StoreError:
+    """The refusal of rows with infinite numbers or none."""
+    row = int((~isfinite_tensor(values)).any(1).nonzero()[0])
+    dtype = str(values.dtype).removeprefix("torch.")
+    return StoreError(
+        f"row {row} of shard {shard} of hook {hook!r} is not finite in {dtype}: store it as float32 if its numbers "
+        "are too large, leave it out with max_norm_multiple, or choose another hook; the shards before it are kept"
+    )
 
 
 def row_fields(shard: RowShard) -> dict[str, Any]:

@@ -16,7 +16,7 @@ compressed JSONL, Parquet and streamed datasets are shuffled within windows, not
 """
 
 from workbench.text.blocks import Blocks, pack
-from workbench.text.encoder import SpecialTokens, TokenizerLike
+from workbench.text.encoder import NoTokenizer, SpecialTokens, TokenizerLike
 from workbench.text.files import (
     HELD_OUT_ONE_IN,
     STDLIB,
@@ -36,6 +36,7 @@ __all__ = [
     "STDLIB_HELD_OUT",
     "Blocks",
     "Layout",
+    "NoTokenizer",
     "Rest",
     "Sequences",
     "SpecialTokens",

@@ -32,6 +32,22 @@ class TokenizerLike(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
+class NoTokenizer:
+    """Stands for the tokenizer of a model that has none: it knows no text, only that ids are ids."""
+
+    bos_token_id = eos_token_id = None
+
+    def __len__(self) -> int:
+        return self._n_vocabulary
+
+    def __init__(self, n_vocabulary: int) -> None:
+        self._n_vocabulary = n_vocabulary
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """No ids: texts are refused before they come here."""
+        return []
+
+
 @dataclass(frozen=True)
 class SpecialTokens:
     """Ids that are put around text; None where there is none.

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from workbench.errors import UserError, nearest
 from workbench.text.chat import ROLES, chat_stream
 from workbench.text.chat_template import TEMPLATE_DATE, ChatTemplate
-from workbench.text.encoder import Encoder, SpecialTokens, TokenizerLike, sha256_text
+from workbench.text.encoder import Encoder, NoTokenizer, SpecialTokens, TokenizerLike, sha256_text
 from workbench.text.groups import tokenised
 from workbench.text.packing import Stream, check_room, one_by_one, packed
 from workbench.text.records import RecordSource
@@ -84,7 +84,8 @@ def read_sequences(
     """A stream of token sequences.
 
     Args:
-        tokenizer: Hugging Face tokenizer; fast ones are used in batches. Chat needs a fast one.
+        tokenizer: Hugging Face tokenizer; fast ones are used in batches. Chat needs a fast one. `NoTokenizer` for
+            a model without one, which takes token arrays only.
         source: `"stdlib"`, `"stdlib-heldout"`; a path or glob of UTF-8 text (one document per file), `.jsonl`,
             `.ndjson`, `.jsonl.gz`, `.parquet`, `.npy` or `.safetensors` files; a directory made by
             `datasets.save_to_disk` or with data files; `"hf:NAME"` or `"hf:NAME:CONFIG"` of a hub.
@@ -107,6 +108,10 @@ def read_sequences(
     }  # fmt: skip
     if isinstance(opened, TokenArrays):
         return _from_arrays(opened, encoder, base)
+    if isinstance(tokenizer, NoTokenizer):
+        raise UserError(
+            f"text {source!r} needs a tokenizer and this model has none: give token ids as .npy or .safetensors"
+        )
     if layout == "chat":
         return _from_chat(opened, encoder, base)
     return _from_text(opened, encoder, base)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from workbench.artifacts import atomic_file, read_json, write_json
 from workbench.tasks import TASKS
 from workbench.testbeds.embedded_model.corpus import SHARES, near_copies
-from workbench.testbeds.embedded_model.evaluate import Estimate, evaluate, xz_bits_per_byte
+from workbench.testbeds.embedded_model.evaluate import Figure, evaluate, xz_bits_per_byte
 from workbench.testbeds.embedded_model.train import TrainConfig, new_model
 
 GOALS = {
@@ -23,7 +23,7 @@ GOALS = {
 ACCURACY_GOAL = (">= 90%", lambda v: v >= 0.9)
 
 
-def _figures(model: PreTrainedModel, tokenizer: Any, copies: list[str]) -> dict[str, Estimate]:
+def _figures(model: PreTrainedModel, tokenizer: Any, copies: list[str]) -> dict[str, Figure]:
     model = model.eval()
     with torch.no_grad():
         return evaluate(

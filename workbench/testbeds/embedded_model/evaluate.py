@@ -5,13 +5,15 @@ from __future__ import annotations
 import lzma
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int, Int64, Num
 from torch import Tensor
 
+from workbench.intervals import Estimate, mean_estimate, ratio_estimate
 from workbench.progress import Progress
 from workbench.tasks import TASKS, make_task
 from workbench.text import STDLIB_HELD_OUT, find_text
@@ -20,28 +22,30 @@ Logits = Callable[[Int[Tensor, "batch pos"]], Float[Tensor, "batch pos d_vocab"]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean with its 95% bootstrap interval over the independent units (files, sequences, prompts)."""
+class Figure(Estimate):
+    """An estimate, and of how many independent units (files, sequences, prompts) it is."""
 
-    value: float
-    low: float
-    high: float
     n: int
 
+    @classmethod
+    def mean(cls, values: Num[Tensor, " unit"]) -> Figure:
+        """Mean over units."""
+        return cls(**asdict(mean_estimate(values.numpy())), n=len(values))
 
-def ratio_estimate(
-    numerators: Tensor, denominators: Tensor, *, seed: int = 0, n_draws: int = 1000
-) -> Estimate:
-    """Sum of numerators over sum of denominators, bootstrapped over units.
 
-    Status: exact value; interval by the percentile bootstrap (Efron 1979).
+@dataclass(frozen=True)
+class FileBits:
+    """What each file of the held-out standard library takes a model.
+
+    Attributes:
+        name: Name of each file.
+        bits: Its cross-entropy in bits.
+        n_bytes: Its length in UTF-8.
     """
-    n = len(numerators)
-    draws = torch.randint(n, (n_draws, n), generator=torch.Generator().manual_seed(seed))
-    ratios = numerators.double()[draws].sum(1) / denominators.double()[draws].sum(1)
-    low, high = torch.quantile(ratios, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    value = float(numerators.double().sum() / denominators.double().sum())
-    return Estimate(value, low, high, n)
+
+    name: tuple[str, ...]
+    bits: Float64[np.ndarray, " file"]
+    n_bytes: Int64[np.ndarray, " file"]
 
 
 @torch.no_grad()
@@ -71,12 +75,9 @@ def file_windows(
     return torch.tensor(rows), torch.tensor(masks)
 
 
-def bits_per_byte(
-    logits: Logits, tokenizer: Any, *, n_ctx: int, leave_out: Collection[str] = (), batch_size: int = 16
-) -> Estimate:
-    """Bits that the model needs per UTF-8 byte of the held-out standard library; bootstrap over files."""
-    files = [file for file in find_text(STDLIB_HELD_OUT) if file.name not in leave_out]
-    bits, n_bytes = [], []
+def file_bits(logits: Logits, tokenizer: Any, *, n_ctx: int, batch_size: int = 16) -> FileBits:
+    """Bits that the model needs for each file of the held-out standard library."""
+    files, bits, n_bytes = find_text(STDLIB_HELD_OUT), [], []
     with Progress(len(files), "held-out bits per byte", "files") as progress:
         for file in files:
             text = file.read()
@@ -86,7 +87,14 @@ def bits_per_byte(
             bits.append(float((torch.cat(parts).double() * counted).sum()) / math.log(2))
             n_bytes.append(len(text.encode()))
             progress.advance()
-    return ratio_estimate(torch.tensor(bits), torch.tensor(n_bytes))
+    return FileBits(tuple(file.name for file in files), np.array(bits), np.array(n_bytes, np.int64))
+
+
+def bits_per_byte(files: FileBits, *, leave_out: Collection[str] = ()) -> Figure:
+    """Bits that a model needs per UTF-8 byte of some files, all together; bootstrap over files."""
+    kept = np.array([name not in leave_out for name in files.name])
+    found = ratio_estimate(files.bits[kept], files.n_bytes[kept])
+    return Figure(**asdict(found), n=int(kept.sum()))
 
 
 def xz_bits_per_byte() -> float:
@@ -97,7 +105,7 @@ def xz_bits_per_byte() -> float:
 
 def induction_gain_nats(
     logits: Logits, *, d_vocab: int, half: int = 100, n: int = 64, seed: int = 0
-) -> Estimate:
+) -> Figure:
     """Loss on the first half of a repeated random sequence minus loss on the second half, in nats per token.
 
     Source: Elhage et al. 2021, "A mathematical framework for transformer circuits".
@@ -107,13 +115,11 @@ def induction_gain_nats(
     ids = torch.cat([torch.zeros(n, 1, dtype=torch.long), once, once], dim=1)
     losses = torch.cat([token_losses(logits, part) for part in ids.split(16)])
     gain = losses[:, :half].mean(1) - losses[:, half + 1 :].mean(1)
-    return ratio_estimate(gain, torch.ones(n))
+    return Figure.mean(gain)
 
 
 @torch.no_grad()
-def task_accuracy(
-    logits: Logits, tokenizer: Any, name: str, *, n_pairs: int = 500, seed: int = 0
-) -> Estimate:
+def task_accuracy(logits: Logits, tokenizer: Any, name: str, *, n_pairs: int = 500, seed: int = 0) -> Figure:
     """Share of held-out prompts where the right answer has a higher logit than the counterfactual one."""
     task = make_task(name, tokenizer, n_pairs=n_pairs, seed=seed)
     right = []
@@ -123,17 +129,17 @@ def task_accuracy(
             answer = last.gather(1, batch.answer[rows, None])
             other = last.gather(1, batch.counterfactual_answer[rows, None])
             right.append((answer > other).flatten())
-    hits = torch.cat(right).float()
-    return ratio_estimate(hits, torch.ones(len(hits)))
+    return Figure.mean(torch.cat(right).float())
 
 
 def evaluate(
     logits: Logits, tokenizer: Any, *, n_ctx: int, d_vocab: int, near_copies: Collection[str] = ()
-) -> dict[str, Estimate]:
+) -> dict[str, Figure]:
     """All figures of the model card."""
+    files = file_bits(logits, tokenizer, n_ctx=n_ctx)
     figures = {
-        "bits_per_byte": bits_per_byte(logits, tokenizer, n_ctx=n_ctx),
-        "bits_per_byte_strict": bits_per_byte(logits, tokenizer, n_ctx=n_ctx, leave_out=near_copies),
+        "bits_per_byte": bits_per_byte(files),
+        "bits_per_byte_strict": bits_per_byte(files, leave_out=near_copies),
     }
     figures["induction_gain_nats"] = induction_gain_nats(logits, d_vocab=d_vocab)
     for name in TASKS:

@@ -1,4 +1,4 @@
-"""Correlations against closed forms, intervals against their coverage, the shuffled control against truth."""
+"""Correlations against closed forms, their intervals against loops, the shuffled control against truth."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from workbench.circuits.nodes import covering
-from workbench.circuits.resampling import mean_estimate, pearson, prompt_weights, slope, spearman
-from workbench.circuits.verification import compare
+from workbench.circuits.verification import compare, pearson, slope, spearman
 from workbench.errors import UserError
 
 
@@ -27,19 +26,6 @@ def test_slope_is_intervened_over_predicted() -> None:
     assert slope(np.array([1.0, 2.0]), np.array([3.0, 6.0]))[0] == pytest.approx(3)
 
 
-def test_weights_are_bootstrap_counts() -> None:
-    weights = prompt_weights(10, n_resamples=50, seed=0)
-    np.testing.assert_allclose(weights.sum(1), 1)
-    np.testing.assert_allclose(weights * 10, np.round(weights * 10))
-
-
-def test_intervals_cover_the_mean() -> None:
-    """95% intervals of 200 samples of 40 hold the true mean about 95 times in 100."""
-    rng = np.random.default_rng(1)
-    found = [mean_estimate(rng.normal(size=40), n_resamples=400, seed=i) for i in range(200)]
-    assert 0.89 < np.mean([e.low <= 0 <= e.high for e in found]) < 0.99
-
-
 def effects(noise: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(2)
     truth = rng.normal(size=(30, 1)) + 0.2 * rng.normal(size=(30, 16))
@@ -56,6 +42,20 @@ def test_shuffled_labels_fail_the_same_check() -> None:
     predicted, intervened = effects(0.1)
     found = compare(predicted, np.random.default_rng(3).permutation(intervened), n_resamples=300)
     assert not found.pearson.low > found.shuffled_pearson.high
+
+
+def test_the_interval_of_a_correlation_is_that_of_a_loop_over_prompts() -> None:
+    """Prompts are drawn, and the correlation is over the nodes' means of each draw."""
+    predicted, intervened = effects(0.3)
+    found = compare(predicted, intervened, n_resamples=201, seed=4)
+    rng, samples = np.random.default_rng(4), []
+    for _ in range(201):
+        drawn = rng.integers(16, size=16)
+        samples.append(np.corrcoef(predicted[:, drawn].mean(1), intervened[:, drawn].mean(1))[0, 1])
+    ordered = sorted(samples)
+    assert (found.pearson.low, found.pearson.high) == pytest.approx((ordered[5], ordered[195]), abs=1e-12)
+    whole = np.corrcoef(predicted.mean(1), intervened.mean(1))[0, 1]
+    assert found.pearson.value == pytest.approx(whole, abs=1e-12)
 
 
 def test_two_nodes_are_no_correlation() -> None:
