@@ -93,6 +93,22 @@ def test_a_text_smaller_than_a_batch_is_refused(live: Make, tmp_path: Path) -> N
             use(live(400, text=str(small)).reader(399))
 
 
+def test_each_pass_is_shuffled_otherwise_and_loaded_while_the_last_is_served(
+    live: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 blocks that fit: every window is the whole text."""
+    monkeypatch.setattr(live_room, "islice", lambda stream, first, stop: islice(stream, first, 12))
+    reader = live(372).reader(186, seed=3)
+    batches = []
+    for _ in range(4):
+        batches.append(next(reader))
+        assert reader._ring is not None
+        assert reader._ring.n_free < 93  # the three blocks of a forward do not fit
+    first, second = torch.cat(batches[:2]), torch.cat(batches[2:])
+    torch.testing.assert_close(sorted_rows(first), sorted_rows(second), atol=1e-5, rtol=0)
+    assert not torch.allclose(first, second)
+
+
 class Copies(TorchDispatchMode):
     """Counts rows of width `d` that operations write."""
 

@@ -91,6 +91,25 @@ def test_a_hook_added_later_leaves_the_first_store_alone(tmp_path: Path, run_cap
     assert content(tmp_path / "run") == content(tmp_path / "both")
 
 
+def test_a_finished_hook_stays_open_while_another_is_captured(
+    tmp_path: Path, run_capture: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_capture(tmp_path / "run", hooks=HOOKS[:1])[HOOKS[0]]
+    with monkeypatch.context() as patch:
+        patch.setattr(harvest.Harvest, "__call__", None)
+        with pytest.raises(TypeError):
+            run_capture(tmp_path / "run")
+    assert open_store(tmp_path / "run", HOOKS[0]).hash == first.hash
+    with pytest.raises(UserError, match="was interrupted"):
+        open_store(tmp_path / "run", HOOKS[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(harvest.Harvest, "__call__", None)
+        with pytest.raises(TypeError):
+            run_capture(tmp_path / "run", n_tokens=2000)
+    with pytest.raises(UserError, match="was interrupted"):
+        open_store(tmp_path / "run", HOOKS[0])
+
+
 def test_appending_leaves_the_first_shards_alone(tmp_path: Path, run_capture: Capture) -> None:
     """900 rows today and 2,000 tomorrow are the rows of 2,000 at once; only the division into shards differs."""
     first = run_capture(tmp_path / "run", hooks=HOOKS[:1])[HOOKS[0]]

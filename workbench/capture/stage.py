@@ -136,7 +136,7 @@ def _complete(writer: StoreWriter, session: Session) -> None:
 
 def _fill(writer: StoreWriter, session: Session) -> None:
     check_space(writer.root, session.missing_bytes(writer))
-    writer.mark(complete=False)
+    writer.reopen(session.options.n_tokens)
     exhausted = session.capture(writer)
     if session.options.part is None:
         writer.merge()

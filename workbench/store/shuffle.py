@@ -57,6 +57,7 @@ class Plan:
 
     def __init__(self, n_rows: int, batch_size: int, window_rows: int, chunk_rows: int, seed: int) -> None:
         self.n_rows, self.batch_size, self.seed = n_rows, batch_size, seed
+        self.window_rows = window_rows
         self.chunk_rows = chunk_rows if window_rows // chunk_rows * chunk_rows >= batch_size else 1
         self.n_chunks = -(-n_rows // self.chunk_rows)
         most = self.n_chunks if n_rows <= window_rows else max(1, window_rows // self.chunk_rows)
@@ -225,8 +226,8 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
         return self._ring.nbytes
 
     def state(self) -> dict[str, int]:
-        """What makes a reader go on from here: `store.reader(batch_size, **state)`, with its window_rows and part."""
-        return {"seed": self.plan.seed, "start": self.batch}
+        """What makes a reader go on from here: `store.reader(batch_size, **state)` (and its part, where it has one)."""
+        return {"seed": self.plan.seed, "start": self.batch, "window_rows": self.plan.window_rows}
 
     def __iter__(self) -> Reader:
         return self

@@ -201,6 +201,14 @@ class StoreWriter:
         """Whether every hook holds all that its source has."""
         return all(column.manifest["exhausted"] for column in self.hooks.values())
 
+    def reopen(self, n_rows: int) -> None:
+        """Say of the hooks that lack rows that their capture has not finished; the others stay open to readers."""
+        for column in self.hooks.values():
+            had = sum(self.rows.entries[i]["candidates"] for i in column.entries if i in self.rows.entries)
+            whole = column.manifest["exhausted"] or had >= n_rows
+            if self.has_gap or not (column.manifest["complete"] and whole):
+                column.mark(complete=False, exhausted=False)
+
     def mark(self, *, complete: bool, exhausted: bool = False) -> None:
         """Say of all columns whether their capture has finished, and whether it came to the end of its source."""
         for column in self._columns():
