@@ -123,7 +123,7 @@ def test_another_model_is_refused(made: Made, tmp_path: Path) -> None:
     manifest = next(run.glob("activations/blocks*/manifest.json"))
     changed = read_json(manifest)
     changed["description"]["model_hash"] = "0" * 64
-    write_json(manifest, changed)
+    write_json(manifest, changed | {"hash": sha256_json(changed["description"])})
     with pytest.raises(
         UserError, match="has other weights now than those the activations came from: capture and train again"
     ):
