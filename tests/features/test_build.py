@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.features.conftest import D_SAE, OPTIONS, Made
-from workbench.artifacts import read_json, sha256_file, write_json
+from workbench.artifacts import read_json, sha256_file, sha256_json, write_json
 from workbench.dictionaries import save_dictionary
 from workbench.errors import UserError
 from workbench.features import FeatureStore, build_features
