@@ -17,7 +17,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-CHUNK_ROWS = 2048
+CHUNK_BYTES = (
+    768 << 10
+)  # stays in the second-level cache, and in the heap: a mapping per chunk would cost its pages
 BINS_PER_OCTAVE = 32
 LOWEST_OCTAVE = -16
 N_BINS = 32 * BINS_PER_OCTAVE
@@ -95,10 +97,11 @@ def _float64(rows: Tensor) -> np.ndarray:
 
 
 def moments(rows: Float[Tensor, "row d"]) -> Moments:
-    """Moments of rows of any float dtype, two passes in float64 per few thousand rows, then merged."""
+    """Moments of rows of any float dtype, two passes in float64 per few hundred rows, then merged."""
     if not len(rows):
         return empty_moments(rows.shape[1])
-    return merge_moments([_chunk(_float64(part)) for part in rows.split(CHUNK_ROWS)])
+    chunk_rows = max(1, CHUNK_BYTES // (8 * rows.shape[1]))
+    return merge_moments([_chunk(_float64(part)) for part in rows.split(chunk_rows)])
 
 
 def empty_moments(d: int) -> Moments:
