@@ -69,6 +69,7 @@ def test_close_leaves_the_hooks_that_were_there(tmp_path: Path, path: Any) -> No
 
 def test_a_refusal_leaves_no_hook(model_of) -> None:
     model = model_of("gpt2")
+    model(some_ids(model))  # TransformerLens adds hooks of its own on the first pass
     before = hook_counts(model)
     with pytest.raises(UserError, match="did not fire"):
         open_forward(model, ["blocks.0.attn.hook_result", POST], ids=some_ids(model))
