@@ -120,9 +120,11 @@ def test_ctrl_c_during_the_last_write_is_heard(
     whole, run = tmp_path / "whole", tmp_path / "run"
     run_capture(whole)
     real = session.Behind.wait
+    sent: list[int] = []
 
     def waited(behind: session.Behind) -> None:
-        if len(list((run / "activations" / HOOKS[1]).glob("shard-*"))) == 3:
+        if not sent and len(list((run / "activations" / HOOKS[1]).glob("shard-*"))) == 3:
+            sent.append(signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
         real(behind)
 
