@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -15,6 +16,22 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def two_threads() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which kernels run on two threads."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    return context
 
 
 @pytest.fixture

@@ -5,17 +5,33 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.kernels.latent_sum.reference import latent_sum
+
 
 def sparse_decode(
-    indices: Int[Tensor, "row k"], values: Float[Tensor, "row k"], W_dec: Float[Tensor, "d_sae d_out"]
+    indices: Int[Tensor, "row width"], values: Float[Tensor, "row width"], W_dec: Float[Tensor, "d_sae d_out"]
 ) -> Float[Tensor, "row d_out"]:
-    """Z @ W_dec with Z[r, indices[r, s]] += values[r, s]. Status: exact; differentiable by autograd."""
+    """Z @ W_dec with Z[r, indices[r, s]] += values[r, s]; a value of 0 gets no gradient.
+
+    Status: exact; differentiable by autograd.
+    """
     dense = values.new_zeros(values.shape[0], W_dec.shape[0])
-    return dense.scatter_add(1, indices.long(), values) @ W_dec
+    return dense.scatter_add(1, indices.long(), values.where(values != 0, 0)) @ W_dec
 
 
 def value_gradients(
-    indices: Int[Tensor, "row k"], grad: Float[Tensor, "row d_out"], W_dec: Float[Tensor, "d_sae d_out"]
-) -> Float[Tensor, "row k"]:
-    """<grad[r], W_dec[indices[r, s]]>: the gradient of the decode with respect to its values. Status: exact."""
+    indices: Int[Tensor, "row width"], grad: Float[Tensor, "row d_out"], W_dec: Float[Tensor, "d_sae d_out"]
+) -> Float[Tensor, "row width"]:
+    """<grad[r], W_dec[indices[r, s]]> for every entry, padding too. Status: exact."""
     return (grad @ W_dec.T).gather(1, indices.long())
+
+
+def gradients(
+    indices: Int[Tensor, "row width"],
+    values: Float[Tensor, "row width"],
+    grad: Float[Tensor, "row d_out"],
+    W_dec: Float[Tensor, "d_sae d_out"],
+) -> tuple[Float[Tensor, "row width"], Float[Tensor, "d_sae d_out"]]:
+    """Gradients of the values (0 where the value is 0) and of W_dec, from that of the output. Status: exact."""
+    for_values = value_gradients(indices, grad, W_dec).where(values != 0, 0)
+    return for_values, latent_sum(indices, values, grad, len(W_dec))

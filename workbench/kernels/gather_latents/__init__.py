@@ -1,0 +1,1 @@
+"""A per-latent parameter, copied to the entries of a batch."""

@@ -1,0 +1,1 @@
+"""Inference: many tokens to compressed sparse rows within a memory budget."""

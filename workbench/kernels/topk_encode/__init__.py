@@ -1,1 +1,0 @@
-"""Encode and select: the k largest pre-activations of each row, never the (row, d_sae) matrix."""
