@@ -1,14 +1,30 @@
-"""Where dictionaries start: centre, scale and directions; and the random dictionary, the control of every claim."""
+"""Where dictionaries start: centre, directions and their length.
+
+Active subspace: decoder rows that start within the span of the leading principal components of the centred
+targets point where there is variance, so fewer latents start dead. Effective rank measures how many
+directions that is.
+
+Reference: arXiv:2508.16929 (active subspace); Gao et al. 2024, arXiv:2406.04093 (tied, geometric median).
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
-from workbench.dictionaries.base import Dictionary
+from workbench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from workbench.dictionaries.layouts.base import Initialisation
+
+BIASES = ("geometric_median", "mean", "zero")
+PLAIN_NORM = 0.1  # length of decoder rows that are not held at 1
+NORM_GRID = torch.linspace(0.1, 5.0, 50).tolist()
+SEARCH_ROWS = 1024
 
 
 def geometric_median(rows: Float[Tensor, "row d"], *, n_iterations: int = 20) -> Float[Tensor, " d"]:
@@ -26,23 +42,74 @@ def geometric_median(rows: Float[Tensor, "row d"], *, n_iterations: int = 20) ->
     return median
 
 
+def centre_of(rows: Float[Tensor, "row d"], kind: str) -> Float[Tensor, " d"]:
+    """The geometric median, the mean, or zeros.
+
+    Raises:
+        UserError: the kind is not known.
+    """
+    if kind not in BIASES:
+        raise UserError(f"bias {kind!r} is not a start of b_dec; {nearest(kind, BIASES)}")
+    if kind == "zero":
+        return rows.new_zeros(rows.shape[1])
+    return geometric_median(rows) if kind == "geometric_median" else rows.mean(0)
+
+
 def unit_rows(n_rows: int, d: int, generator: torch.Generator) -> Float[Tensor, "row d"]:
     """Directions uniform on the sphere."""
-    return torch.nn.functional.normalize(torch.randn(n_rows, d, generator=generator), dim=1)
+    return functional.normalize(torch.randn(n_rows, d, generator=generator), dim=1)
 
 
-def random_dictionary(*, like: Dictionary, seed: int = 0) -> Dictionary:
-    """The control: random unit decoder rows, tied encoder, zero encoder bias; centre, k and sizes of `like`.
+def principal_directions(centred: Float[Tensor, "row d"], n: int) -> Float[Tensor, "n d"]:
+    """The n leading right singular vectors of centred rows.
 
-    It keeps `b_dec`, so that what it lacks is the learned directions only.
-
-    Args:
-        like: The dictionary that it is the control of.
-        seed: Decides the directions.
-
-    Status: exact (bit-reproducible in the seed).
+    Raises:
+        UserError: n is not between 1 and d.
     """
-    directions = unit_rows(like.d_sae, like.d_in, torch.Generator().manual_seed(seed)).to(like.W_dec)
-    metadata = {"control": "random directions", "seed": seed, "like": like.hash}
-    zeros = torch.zeros_like(like.b_enc)
-    return replace(like, W_enc=directions.T, W_dec=directions, b_enc=zeros, metadata=metadata)
+    if not 1 <= n <= centred.shape[1]:
+        raise UserError(
+            f"subspace {n} is not between 1 and the width {centred.shape[1]}: choose fewer directions"
+        )
+    covariance = centred.double().T @ centred.double()
+    return torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :n].T.to(centred)
+
+
+def start_weights(
+    x: Float[Tensor, "row d_in"],
+    y: Float[Tensor, "row d_out"],
+    d_sae: int,
+    start: Initialisation,
+    generator: torch.Generator,
+    *,
+    unit_decoder: bool,
+) -> tuple[Float[Tensor, "d_in d_sae"], Float[Tensor, "d_sae d_out"]]:
+    """Encoder and decoder of a fresh dictionary, from centred normalised sample rows.
+
+    Directions are uniform on the sphere, or on that of the active subspace. The encoder is the transpose of
+    the unit decoder where start.tied and the widths agree, else it has directions of its own. With
+    `decoder_norm` other than 1 the encoder keeps unit columns; where decoder rows are held at 1 it is the encoder's.
+    """
+    directions = _directions(y, d_sae, start.subspace, generator)
+    tied = start.tied and x.shape[1] == y.shape[1]
+    rows = directions.clone() if tied else _directions(x, d_sae, start.subspace, generator)
+    length = start.decoder_norm if start.decoder_norm is not None else (1.0 if unit_decoder else PLAIN_NORM)
+    if length == "search":
+        length = _best_norm(x[:SEARCH_ROWS], y[:SEARCH_ROWS], rows, directions)
+    if unit_decoder:
+        return rows.T * float(length), directions
+    return rows.T, directions * float(length)  # encoder rows stay side by side in memory
+
+
+def _directions(
+    centred: Float[Tensor, "row d"], n: int, subspace: int | None, generator: torch.Generator
+) -> Float[Tensor, "n d"]:
+    if subspace is None:
+        return unit_rows(n, centred.shape[1], generator)
+    return unit_rows(n, subspace, generator) @ principal_directions(centred, subspace)
+
+
+def _best_norm(x: Tensor, y: Tensor, rows: Tensor, directions: Tensor) -> float:
+    """The factor on a dense ReLU code that leaves the least squared error, from a grid."""
+    decoded = (x @ rows.T).relu() @ directions
+    errors = [float((y - norm / len(rows) * decoded).square().sum()) for norm in NORM_GRID]
+    return NORM_GRID[min(range(len(errors)), key=errors.__getitem__)] / len(rows)
