@@ -37,24 +37,23 @@ def write_planted(run: Path, rows: Tensor, *, name: str = "planted", n_shards: i
     write_store(run, HOOK, kept, tokens=tokens, blocks_per_shard=-(-n_blocks // n_shards), array=name)
 
 
+def make_planted(
+    run: Path, *, n_rows=20_000, n_features=64, d=32, n_active=3, shuffled=False, seed=0
+) -> Planted:
+    """A planted run in a folder; its generator never draws what a training with a small seed starts from."""
+    generator = torch.Generator().manual_seed(77_000 + seed)
+    features = torch.nn.functional.normalize(torch.randn(n_features, d, generator=generator), dim=1)
+    chosen = torch.rand(n_rows, n_features, generator=generator).topk(n_active).indices
+    magnitudes = torch.rand(n_rows, n_active, generator=generator) + 0.5
+    codes = torch.zeros(n_rows, n_features).scatter(1, chosen, magnitudes)
+    rows = codes @ features + torch.randn(d, generator=generator)
+    if shuffled:
+        rows = torch.stack([column[torch.randperm(n_rows, generator=generator)] for column in rows.T], dim=1)
+    write_planted(run, rows, name=f"{seed} {shuffled}")
+    return Planted(run, features)
+
+
 @pytest.fixture
 def plant(tmp_path: Path) -> Callable[..., Planted]:
     """Makes planted runs; see the module."""
-
-    def make(
-        *, n_rows=20_000, n_features=64, d=32, n_active=3, shuffled=False, seed=0, name="run"
-    ) -> Planted:
-        generator = torch.Generator().manual_seed(seed)
-        features = torch.nn.functional.normalize(torch.randn(n_features, d, generator=generator), dim=1)
-        chosen = torch.rand(n_rows, n_features, generator=generator).topk(n_active).indices
-        magnitudes = torch.rand(n_rows, n_active, generator=generator) + 0.5
-        codes = torch.zeros(n_rows, n_features).scatter(1, chosen, magnitudes)
-        rows = codes @ features + torch.randn(d, generator=generator)
-        if shuffled:
-            rows = torch.stack(
-                [column[torch.randperm(n_rows, generator=generator)] for column in rows.T], dim=1
-            )
-        write_planted(tmp_path / name, rows, name=f"{seed} {shuffled}")
-        return Planted(tmp_path / name, features)
-
-    return make
+    return lambda *, name="run", **options: make_planted(tmp_path / name, **options)

@@ -41,7 +41,8 @@ def test_saved_dictionary_reconstructs_raw_activations_as_well_as_the_log_says(p
     fvu = float((x - dictionary.reconstruct(x)).square().sum() / (x - x.mean(0)).square().sum())
     assert log.fvu.iloc[-3:].mean() == pytest.approx(fvu, rel=0.15)
     assert log.fvu.iloc[-1] < 0.75 * log.fvu.iloc[0]
-    columns = ["step", "tokens", "loss", "fvu", "l0", "dead_frac", "aux_loss", "lr", "tokens_per_s"]
+    columns = ["step", "tokens", "loss", "part_reconstruction", "part_aux", "fvu", "explained_variance", "l0",
+               "dead_frac", "grad_norm", "lr", "tokens_per_s", "wait_frac"]  # fmt: skip
     assert list(log.columns) == columns
     assert (log.tokens == log.step * 100).all()
     assert (log.l0 <= 3).all()
@@ -59,7 +60,7 @@ def test_a_finished_dictionary_is_not_trained_again_unless_an_option_changed(pla
     run = plant(n_rows=1_500).run
     first = train(run, **OPTIONS)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_batch", lambda *_: pytest.fail("trained again"))
+        patch.setattr(Trainer, "train_batch", lambda *_, **__: pytest.fail("trained again"))
         assert train(run, **OPTIONS).hash == first.hash
     assert train(run, **{**OPTIONS, "k": 4}).k == 4
 
@@ -67,12 +68,13 @@ def test_a_finished_dictionary_is_not_trained_again_unless_an_option_changed(pla
 def test_metrics_are_on_disk_while_training(plant, monkeypatch):
     run, seen = plant(n_rows=1_500).run, []
     monkeypatch.setattr(metrics, "INTERVAL_S", 0.0)
+    monkeypatch.setattr(metrics, "SHARE", float("inf"))
     train_batch = Trainer.train_batch
 
-    def look(self, x):
+    def look(self, *batch, **options):
         path = run / "dictionary" / "metrics.parquet"
         seen.append(pq.read_table(path).num_rows if path.exists() else 0)
-        return train_batch(self, x)
+        return train_batch(self, *batch, **options)
 
     monkeypatch.setattr(Trainer, "train_batch", look)
     train(run, **OPTIONS)

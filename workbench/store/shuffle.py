@@ -191,6 +191,7 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
         start: int,
         window_rows: int | None,
         dtype: torch.dtype | None,
+        chunk_rows: int | None = None,
     ) -> None:
         self.rows, self.dtype, self.batch = ChunkReader(store, shards), dtype, start
         if window_rows is None:
@@ -203,8 +204,8 @@ class Reader(Iterator[Float[Tensor, "row d_model"]]):
             )
         if start < 0:
             raise StoreError(f"start {start} is not a batch: they are numbered from 0")
-        chunk_rows = max(1, CHUNK_BYTES // store.row_bytes)
-        self.plan = Plan(n_rows, batch_size, window_rows, chunk_rows, seed)
+        chunk = chunk_rows or max(1, CHUNK_BYTES // store.row_bytes)
+        self.plan = Plan(n_rows, batch_size, window_rows, chunk, seed)
         most = max(self.plan.window_size(w) for w in {0, self.plan.n_windows - 1})
         self._ring = Ring(most, store.d_model, store.dtype)
         self._spans: list[tuple[int, int]] = []

@@ -251,16 +251,21 @@ class ActivationStore:
         seed: int = 0,
         start: int = 0,
         window_rows: int | None = None,
+        chunk_rows: int | None = None,
         part: tuple[int, int] = (0, 1),
         dtype: torch.dtype | None = torch.float32,
     ) -> Reader:
         """Endless shuffled batches; see `Reader` for what is shuffled and how it resumes.
+
+        The order follows from the number of rows, batch_size, seed, window_rows and chunk_rows: stores of the same
+        rows that are read with the same five are read in step.
 
         Args:
             batch_size: Rows per batch.
             seed: Decides every order.
             start: First batch, as `Reader.state()` gave it.
             window_rows: Rows in memory; by default 512 MiB of them.
+            chunk_rows: Consecutive rows that stay together when chunks are shuffled; by default 64 kB of them.
             part: (i, n): only the shards i, i + n, i + 2n ...: n readers share the store, no row in two.
             dtype: Of the batches; None keeps the stored one.
 
@@ -271,7 +276,8 @@ class ActivationStore:
         chosen = list(range(index, self.n_shards, n_parts))
         if not (0 <= index < n_parts) or not chosen:
             raise StoreError(f"part {index} of {n_parts} has no shard: the store has {self.n_shards}")
-        return Reader(self, chosen, batch_size, seed=seed, start=start, window_rows=window_rows, dtype=dtype)
+        sizes = {"window_rows": window_rows, "chunk_rows": chunk_rows}
+        return Reader(self, chosen, batch_size, seed=seed, start=start, dtype=dtype, **sizes)
 
     def batches(
         self, batch_size: int, *, seed: int, start: int = 0, window_rows: int | None = None

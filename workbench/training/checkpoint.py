@@ -1,10 +1,14 @@
 """Checkpoints: one folder per kept step, whole or absent, and an identity that says what it belongs to.
 
-    checkpoints/step-00000200/state.safetensors   weights, Adam moments, counters
-                              state.json          step, identity, SHA-256 of the tensors
+    checkpoints/step-00000200/state.safetensors   weights, moments, averages, buffers, state of the generator
+                              state.json          step, identity, reader, SHA-256 of the tensors
 
-There is no random state in it: batches are pure in (seed, step). The identity is everything that decides
-the result (store, parameters); a checkpoint of another identity is never continued.
+A folder is written under another name, brought to the disk and renamed, and the two newest are kept, so a
+process that is killed at any moment leaves the one before. The identity is everything that decides the
+result (store, parameters); a checkpoint of another identity is never continued.
+
+Tensors are stored in the order of their memory; those whose dimensions are the other way round are named in
+the record.
 """
 
 from __future__ import annotations
@@ -15,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from workbench.artifacts import atomic_folder, read_json, sha256_file, write_json
+from workbench.store.files import write_tensors
 
 TENSORS, RECORD = "state.safetensors", "state.json"
 KEEP = 2
@@ -30,7 +35,7 @@ class Checkpoint:
 
     step: int
     tensors: dict[str, Tensor]
-    reader: dict[str, int]
+    reader: dict[str, Any]
 
 
 def save_checkpoint(
@@ -39,7 +44,7 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     identity: Mapping[str, Any],
     *,
-    reader: Mapping[str, int],
+    reader: Mapping[str, Any],
 ) -> Path:
     """Write the state after `step` steps and remove all but the two newest checkpoints.
 
@@ -51,18 +56,34 @@ def save_checkpoint(
         reader: State of the reader of the activations.
     """
     path = folder / f"step-{step:08d}"
+    turned = [name for name, tensor in tensors.items() if _is_turned(tensor)]
+    ordered = {
+        name: tensor.detach().T if name in turned else tensor.detach() for name, tensor in tensors.items()
+    }
     with atomic_folder(path) as temporary:
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, temporary / TENSORS)
-        record = {"step": step, "identity": dict(identity), "reader": dict(reader)}
-        write_json(temporary / RECORD, {**record, "sha256": sha256_file(temporary / TENSORS)})
+        written = write_tensors(temporary / TENSORS, {n: t.contiguous().cpu() for n, t in ordered.items()})
+        record = {"step": step, "identity": dict(identity), "reader": dict(reader), "turned": turned}
+        write_json(temporary / RECORD, {**record, "sha256": written.sha256})
     for old in checkpoint_folders(folder)[:-KEEP]:
         shutil.rmtree(old)
     return path
 
 
+def _is_turned(tensor: Tensor) -> bool:
+    return tensor.dim() == 2 and not tensor.is_contiguous() and tensor.T.is_contiguous()
+
+
 def checkpoint_folders(folder: Path) -> list[Path]:
     """The checkpoints, oldest first."""
     return sorted(path.parent for path in folder.glob(f"step-*/{RECORD}"))
+
+
+def remove_remains(folder: Path) -> None:
+    """Remove what a killed process had begun to write or to delete."""
+    whole = set(checkpoint_folders(folder))
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path not in whole:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def load_checkpoint(
@@ -78,7 +99,9 @@ def load_checkpoint(
     for path in reversed(checkpoint_folders(folder)):
         problem, record = _problem(path, identity)
         if problem is None:
-            return Checkpoint(record["step"], load_file(path / TENSORS), record["reader"])
+            tensors = load_file(path / TENSORS)
+            turned = {name: tensors[name].T for name in record["turned"]}
+            return Checkpoint(record["step"], {**tensors, **turned}, record["reader"])
         say(f"training: the checkpoint {path.name} is not continued: {problem}")
     return None
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from workbench.errors import UserError
-from workbench.training.schedule import Schedule, default_lr
+from workbench.artifacts import canonical_json
+from workbench.dictionaries import make_architecture
+from workbench.dictionaries.architecture import Architecture
+from workbench.dictionaries.layouts.base import Initialisation
+from workbench.dictionaries.registry import COMMON
+from workbench.errors import UserError, nearest
+from workbench.training.optimiser_options import OptimiserOptions
+from workbench.training.schedule import Schedule, decay_frac, default_lr
 
 # 15 times the published base of 2e-4, which is meant for billions of tokens. Measured on 1.5 million tokens of
 # layer 2 of an early embedded model (d_sae 4096, k 32), one seed; FVU of the last 30 batches and dead fraction
@@ -17,7 +24,7 @@ from workbench.training.schedule import Schedule, default_lr
 #   peak lr 8e-3, dead after  30,000 tokens   0.0734   5.1%
 #   peak lr 6e-3, dead after  10,000 tokens   0.0716   0.8%
 LR_BASE = 3e-3
-WARMUP_FRAC, DECAY_FRAC = 0.05, 0.3
+FORMAT = 4  # raised when the same options give other weights than before
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class TrainOptions:
     """How long and how fast to train, and what; see `workbench.training.train`."""
 
     architecture: str
+    layout: str
     d_sae: int
     k: int
     batch_size: int
@@ -33,6 +41,10 @@ class TrainOptions:
     aux_coefficient: float
     k_aux: int | None
     dead_after_tokens: int
+    settings: Mapping[str, Any]
+    normalise: str
+    start: Mapping[str, Any]
+    optimiser: OptimiserOptions
     seed: int
 
     def __post_init__(self) -> None:
@@ -51,13 +63,39 @@ class TrainOptions:
     @property
     def schedule(self) -> Schedule:
         """The learning-rate curve."""
-        return Schedule(self.lr, self.n_steps, WARMUP_FRAC, DECAY_FRAC)
+        kind, warmup = self.optimiser.schedule, self.optimiser.warmup_frac
+        decay = decay_frac(kind, self.optimiser.decay_frac, warmup)
+        return Schedule(self.lr, self.n_steps, warmup, decay, kind)
+
+    def identity(self, store: str) -> dict[str, Any]:
+        """All that decides the result, as it stands in JSON; `store` is the hash of the source."""
+        return json.loads(canonical_json({"format": FORMAT, "store": store, **asdict(self)}))
 
     @property
-    def trainee_options(self) -> Mapping[str, Any]:
-        """What the architecture is initialised with."""
-        names = ("d_sae", "k", "aux_coefficient", "k_aux", "dead_after_tokens")
-        return {name: getattr(self, name) for name in names}
+    def made_architecture(self) -> Architecture:
+        """The architecture with its options.
+
+        Raises:
+            UserError: a name is not known, or a value is out of its range.
+        """
+        return make_architecture(
+            self.architecture, {name: getattr(self, name) for name in COMMON}, self.settings
+        )
+
+    @property
+    def initialisation(self) -> Initialisation:
+        """How weights start.
+
+        Raises:
+            UserError: a name in `start` is not known.
+        """
+        known = [field.name for field in fields(Initialisation)]
+        for name in self.start:
+            if name not in known:
+                raise UserError(
+                    f"start {name!r} is not an option of the initial weights; {nearest(name, known)}"
+                )
+        return Initialisation(**self.start)
 
 
 def chosen_lr(lr: float | None, d_sae: int) -> float:

@@ -2,38 +2,36 @@
 
     run/activations/<hook>/  ->  run/dictionary/{cfg.json, sae_weights.safetensors, metrics.parquet, checkpoints/}
 
-Batches are pure in (seed, step) and the state is in the checkpoint, so an interrupted training that is
-called again ends in the same bits as one that was not interrupted (tests/training/test_resume.py).
+Batches are pure in (seed, step) and the state is in the checkpoint, so a training that was interrupted or
+killed and is called again ends in the same bits as one that was not (tests/training/test_resume.py,
+test_kill.py).
 """
 
 from __future__ import annotations
 
-import shutil
-import time
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from workbench.capture import LiveStore, open_store
-from workbench.dictionaries import Dictionary, find_architecture, load_dictionary, save_dictionary
-from workbench.dictionaries.base import StepLosses
+from workbench.dictionaries import Dictionary, load_dictionary
 from workbench.errors import UserError
-from workbench.interrupt import Interruption
-from workbench.progress import Progress
-from workbench.store import ActivationStore, StoreError
-from workbench.training.checkpoint import difference, load_checkpoint, save_checkpoint
-from workbench.training.metrics import Metrics, MetricsLog
+from workbench.models import default_device
+from workbench.store import StoreError
+from workbench.training.checkpointer import Checkpointer
+from workbench.training.distributed.together import NoLog, SharedCheckpointer, SharedTrainer, together
+from workbench.training.finish import CHECKPOINTS, finish, finished
+from workbench.training.loop import deterministic_algorithms, own_random_state, run_steps
+from workbench.training.metrics import MetricsLog
+from workbench.training.optimiser_options import optimiser_options
 from workbench.training.options import TrainOptions, chosen_lr
+from workbench.training.recorder import Recorder
+from workbench.training.source import Source, Store, open_source
+from workbench.training.start import find_checkpoint, new_trainer, take_over
 from workbench.training.step import Trainer
+from workbench.training.trackers import check_tracker, open_tracker
 
-Store = ActivationStore | LiveStore
-
-SAMPLE_ROWS = 32_768
-LOG_EVERY_STEPS = 5
-FORMAT = 2  # raised when the same options give other weights than before
+if TYPE_CHECKING:
+    from transformer_lens.model_bridge import TransformerBridge
 
 
 def dictionary_folder(run: Path) -> Path:
@@ -44,8 +42,10 @@ def dictionary_folder(run: Path) -> Path:
 def train(
     run: Path,
     *,
-    hook: str | None = None,
+    hook: str | Sequence[str] | None = None,
+    hook_out: str | Sequence[str] | None = None,
     architecture: str = "topk",
+    layout: str = "autoencoder",
     d_sae: int = 4096,
     k: int = 32,
     n_tokens: int = 1_500_000,
@@ -54,16 +54,31 @@ def train(
     aux_coefficient: float = 1 / 32,
     k_aux: int | None = None,
     dead_after_tokens: int = 10_000,
+    settings: Mapping[str, Any] | None = None,
+    normalise: str = "spread",
+    start: Mapping[str, Any] | None = None,
+    optimiser: Mapping[str, Any] | None = None,
     seed: int = 0,
-    checkpoint_every_steps: int = 200,
+    checkpoint_every_steps: int | None = None,
+    log_every_steps: int = 5,
+    log_to: str | None = None,
+    device: str | None = None,
+    deterministic: bool = False,
+    parallel: str = "data",
     store: Store | None = None,
+    other_run: Path | None = None,
+    layout_options: Mapping[str, Any] | None = None,
+    end_to_end: Mapping[str, Any] | None = None,
+    bridge: TransformerBridge | None = None,
 ) -> Dictionary:
     """Train a sparse dictionary on the activations of one hook point and write it to `run/dictionary`.
 
     Args:
         run: Run folder with captured activations.
-        hook: Hook-point name; may be left out where only one was captured.
+        hook: Hook-point name, several where the layout reads several; may be left out where only one was captured.
+        hook_out: What is reconstructed, where that is another hook point; one per hook of a cross-layer transcoder.
         architecture: Name in `workbench.dictionaries.ARCHITECTURES`.
+        layout: Which activations are read and reconstructed; one of `source.LAYOUTS`.
         d_sae: Number of latents.
         k: Latents per token.
         n_tokens: Training tokens; the store is read again, in another order, when they are more than it holds.
@@ -72,138 +87,107 @@ def train(
         aux_coefficient: Weight of the loss that revives dead latents; 0 for none.
         k_aux: Dead latents per token in it; by default half of the activations' width.
         dead_after_tokens: A latent that fired on none of that many tokens is dead.
+        settings: Options of the architecture alone, by name.
+        normalise: Normalisation of the activations, one of `dictionaries.normalise.KINDS`; folded into the result.
+        start: How weights start, by the names of `dictionaries.layouts.base.Initialisation`.
+        optimiser: Schedule, clipping, averages, precision, by the names of `optimiser_options.OptimiserOptions`.
         seed: Decides the initial directions and the order of the batches.
-        checkpoint_every_steps: Steps between checkpoints.
+        checkpoint_every_steps: Steps between checkpoints; by default every 30 s and at most 2% of the time.
+        log_every_steps: Steps between rows of `metrics.parquet`.
+        log_to: Write these rows to "tensorboard" or "wandb" too, where that is installed.
+        device: Where to compute; by default a GPU where there is one.
+        deterministic: On a GPU use only algorithms that give the same bits every time; a CPU always does.
+        parallel: Of the processes that torchrun starts: "data" gives each other rows, "latents" other latents.
         store: An opened store, on disk or in memory (`LiveStore`); by default the run's store of `hook`.
+        other_run: Run folder of a second model, captured on the same text, for a crosscoder of two models.
+        layout_options: Options of the layout alone: `norm` of a crosscoder.
+        end_to_end: Train on the output of the model with the reconstruction in place: settings by the names of
+            `training.end_to_end.EndToEnd`, `{}` for the defaults; None to train on the reconstruction.
+        bridge: The model of an end-to-end training, if it is loaded already.
 
     Returns:
         The dictionary, as `load_dictionary` reads it. One that was made from the same store and options is
         returned as it is; an interrupted training continues.
 
     Raises:
-        UserError: nothing was captured at `hook`, an option is out of its range, or the loss is not finite.
+        UserError: nothing was captured at `hook`, an option is out of its range, or the loss is not finite or
+            explodes (`DivergedError`; the last good checkpoint stays).
         KeyboardInterrupt: Ctrl-C; a checkpoint was written first. (SIGTERM: SystemExit.)
 
     Status: exact (bit-reproducible in the seed on a CPU with the same number of threads).
     """
-    if checkpoint_every_steps < 1:
-        raise UserError(
-            f"checkpoint_every_steps {checkpoint_every_steps} is not at least 1: choose more steps"
-        )
+    _check_steps(checkpoint_every_steps=checkpoint_every_steps, log_every_steps=log_every_steps)
+    check_tracker(log_to)
     options = TrainOptions(
-        architecture=architecture, d_sae=d_sae, k=k, batch_size=batch_size, n_tokens=n_tokens,
+        architecture=architecture, layout=layout, d_sae=d_sae, k=k, batch_size=batch_size, n_tokens=n_tokens,
         lr=chosen_lr(lr, d_sae), aux_coefficient=aux_coefficient, k_aux=k_aux,
-        dead_after_tokens=dead_after_tokens, seed=seed,
+        dead_after_tokens=dead_after_tokens, settings=dict(settings or {}), normalise=normalise,
+        start=dict(start or {}), optimiser=optimiser_options(optimiser or {}), seed=seed,
     )  # fmt: skip
-    store = open_store(run, hook) if store is None else store
-    identity = {"format": FORMAT, "store": store.hash, **asdict(options)}
-    folder = dictionary_folder(run)
-    if (finished := _finished(folder, identity)) is not None:
-        return finished
+    source = open_source(
+        run, layout=layout, hook=hook, hook_out=hook_out, store=store, other_run=other_run,
+        layout_options=layout_options, end_to_end=end_to_end, bridge=bridge,
+    )  # fmt: skip
+    identity, folder = options.identity(source.hash), dictionary_folder(run)
+    if (made := finished(folder, identity)) is not None:
+        return made
     try:
-        trainer = _new_trainer(store, options)
-        reader: dict[str, Any] = _continue(trainer, folder, identity) or {"seed": options.seed}
-        _run(trainer, store, options, folder, identity, checkpoint_every_steps, reader)
+        with (
+            own_random_state(seed),
+            deterministic_algorithms(deterministic),
+            together(parallel) as place,
+        ):
+            checkpoint = find_checkpoint(folder / CHECKPOINTS, identity)
+            state = None if checkpoint is None else checkpoint.tensors
+            whole = new_trainer(source, options, device or default_device(), state=state)
+            trainer = whole if place is None else SharedTrainer(whole, place, options.optimiser, seed=seed)
+            reader = {"seed": seed} if checkpoint is None else take_over(trainer, checkpoint)
+            _run(trainer, source, identity, folder, reader, checkpoint_every_steps, log_every_steps, log_to)
+            return _finish(trainer, whole, source, folder, identity)
     except StoreError as error:
         raise UserError(str(error)) from error
-    return _finish(trainer, store, folder, identity)
 
 
-def _finished(folder: Path, identity: dict[str, Any]) -> Dictionary | None:
-    """The dictionary that these options made before, if it is still there."""
-    if not (folder / "cfg.json").exists():
-        return None
-    found = load_dictionary(folder)
-    if difference(found.metadata.get("identity", {}), identity) is None:
-        return found
-    return None
-
-
-def _new_trainer(store: Store, options: TrainOptions) -> Trainer:
-    """A trainer before its first step; the same bits for the same store and options."""
-    batches = store.batches(options.batch_size, seed=options.seed)
-    n_batches = max(1, min(SAMPLE_ROWS, store.n_rows) // options.batch_size)
-    sample = torch.cat(list(islice(batches, n_batches)))[:SAMPLE_ROWS]
-    trainee = find_architecture(options.architecture).trainee
-    generator = torch.Generator().manual_seed(options.seed)
-    return Trainer(trainee.initialise(sample, options.trainee_options, generator), options.schedule)
-
-
-def _continue(trainer: Trainer, folder: Path, identity: dict[str, Any]) -> dict[str, int] | None:
-    """Load the newest checkpoint of this training, if there is one; returns the state of its reader."""
-    checkpoint = load_checkpoint(folder / "checkpoints", identity)
-    if checkpoint is None:
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return None
-    trainer.load_state(checkpoint.step, checkpoint.tensors)
-    return checkpoint.reader
+def _check_steps(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UserError(f"{name} {number} is not at least 1: choose more steps")
 
 
 def _run(
     trainer: Trainer,
-    store: Store,
-    options: TrainOptions,
+    source: Source,
+    identity: Mapping[str, Any],
     folder: Path,
-    identity: dict[str, Any],
-    checkpoint_every_steps: int,
-    reader: dict[str, Any],
+    reader_state: Mapping[str, Any],
+    checkpoint_every_steps: int | None,
+    log_every_steps: int,
+    log_to: str | None,
 ) -> None:
-    """Steps until the last, with log, progress and checkpoints."""
-
-    def save() -> Path:
-        log.write()
-        where = folder / "checkpoints"
-        return save_checkpoint(where, trainer.step, trainer.state(), identity, reader=batches.state())
-
-    log = MetricsLog(folder / "metrics.parquet", after_step=trainer.step)
-    done, total = trainer.step * options.batch_size, options.n_steps * options.batch_size
-    batches = store.reader(options.batch_size, **reader)
-    recorder = _Recorder(log, trainer, options.batch_size)
-    with Interruption() as interruption, Progress(total, "training", "tokens", done=done) as progress:
-        while trainer.step < options.n_steps:
-            losses = trainer.train_batch(next(batches))
-            recorder.record(losses)
-            progress.advance(options.batch_size, f"FVU {losses.fvu:.3f}, dead {losses.dead_frac:.1%}")
-            if interruption.requested is not None:
-                name = save().name
-                interruption.stop(f"training: stopped after checkpoint {name}; the same call continues it")
-            if trainer.step % checkpoint_every_steps == 0 and trainer.step < options.n_steps:
-                save()
-    log.write()
+    """All steps that are left."""
+    size = identity["batch_size"]
+    reader = source.reader(size, **reader_state)
+    shared = isinstance(trainer, SharedTrainer)
+    if shared and trainer.place.rank:
+        log, tracker = NoLog(), None
+    else:
+        tracker = open_tracker(log_to, folder, identity, after_step=trainer.step)
+        log = MetricsLog(folder / "metrics.parquet", after_step=trainer.step)
+    recorder = Recorder(log, trainer, size, every_steps=log_every_steps, tracker=tracker)
+    kind = SharedCheckpointer if shared else Checkpointer
+    checkpointer = kind(folder / CHECKPOINTS, identity, trainer, reader, every_steps=checkpoint_every_steps)
+    run_steps(trainer, reader, recorder, checkpointer)
 
 
-class _Recorder:
-    """Turns every few steps' losses into a row of the log."""
-
-    def __init__(self, log: MetricsLog, trainer: Trainer, batch_size: int) -> None:
-        self.log, self.trainer, self.batch_size = log, trainer, batch_size
-        self._step, self._time = trainer.step, time.monotonic()
-
-    def record(self, losses: StepLosses) -> None:
-        step = self.trainer.step
-        if step % LOG_EVERY_STEPS and step != self.trainer.schedule.n_steps:
-            return
-        now = time.monotonic()
-        rate = (step - self._step) * self.batch_size / max(now - self._time, 1e-9)
-        self._step, self._time = step, now
-        lr = self.trainer.schedule.at(step - 1)
-        measured = (losses.fvu, losses.l0, losses.dead_frac, losses.aux_loss)
-        self.log.add(Metrics(step, step * self.batch_size, float(losses.loss.detach()), *measured, lr, rate))
-
-
-def _finish(trainer: Trainer, store: Store, folder: Path, identity: dict[str, Any]) -> Dictionary:
-    """Write the dictionary, drop what belonged to an older one and the checkpoints, and read it back."""
-    description = store.description
-    metadata = {
-        "identity": identity,
-        "store": store.hash,
-        "model": description.get("model"),
-        "model_hash": description.get("model_hash"),
-        "precision": description.get("precision"),
-        "n_ctx": store.n_ctx,
-        "input_scale": trainer.trainee.scale,
-    }
-    (folder / "evaluation.json").unlink(missing_ok=True)
-    save_dictionary(trainer.trainee.export(hook_name=description["hook"], metadata=metadata), folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+def _finish(
+    trainer: Trainer, whole: Trainer, source: Source, folder: Path, identity: Mapping[str, Any]
+) -> Dictionary:
+    """The dictionary; of several processes the first puts it together and writes it."""
+    if not isinstance(trainer, SharedTrainer):
+        return finish(trainer, source, folder, identity)
+    state = trainer.state()
+    if trainer.place.rank == 0:
+        whole.load_state(trainer.step, state)
+        finish(whole, source, folder, identity)
+    trainer.place.wait()
     return load_dictionary(folder)
