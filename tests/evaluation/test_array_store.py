@@ -15,6 +15,7 @@ TRAINING = {"d_sae": 16, "k": 1, "batch_size": 250, "n_tokens": 60_000, "lr": 5e
 LOSSES = {
     "ce_nats", "ce_zero_nats", "ce_spliced_nats",
     "ce_recovered_frac", "ce_recovered_frac_low", "ce_recovered_frac_high",
+    "kl_zero_nats", "kl_spliced_nats", "kl_recovered_frac", "kl_recovered_frac_low", "kl_recovered_frac_high",
 }  # fmt: skip
 
 

@@ -94,7 +94,7 @@ def test_quality_equals_one_run_per_document(tmp_path: Path, source, name: str) 
     store = make_run(tmp_path, source, **FILTERS[name])
     result = evaluate(tmp_path, n_blocks=30, batch_blocks=7)
     model, trained = load_captured_model(store), load_dictionary(tmp_path / "dictionary")
-    passages, text = choose_passages(store, model, n_blocks=30, seed=0)
+    passages, text = choose_passages({HOOK: store}, model, n_blocks=30, seed=0)
     assert len(passages.length.unique()) > 5
     assert result["text"] == text == {"source": source[1], "held_out": False}
     for kind, dictionary in (("trained", trained), ("random", random_dictionary(like=trained))):
@@ -105,20 +105,20 @@ def test_quality_equals_one_run_per_document(tmp_path: Path, source, name: str) 
 def test_judged_positions_are_those_that_the_store_has(tmp_path: Path, source) -> None:
     store = make_run(tmp_path, source, **FILTERS["every third"])
     every = store.n_sequences
-    passages, _ = choose_passages(store, load_captured_model(store), n_blocks=every, seed=3)
+    passages, _ = choose_passages({HOOK: store}, load_captured_model(store), n_blocks=every, seed=3)
     assert int(passages.kept.sum()) == store.n_rows
     positions = passages.kept.nonzero()[:, 1].unique().tolist()
     assert positions == list(range(1, 24, 3))
-    again, _ = choose_passages(store, load_captured_model(store), n_blocks=every, seed=3)
+    again, _ = choose_passages({HOOK: store}, load_captured_model(store), n_blocks=every, seed=3)
     assert torch.equal(passages.tokens, again.tokens)
-    other, _ = choose_passages(store, load_captured_model(store), n_blocks=10, seed=4)
+    other, _ = choose_passages({HOOK: store}, load_captured_model(store), n_blocks=10, seed=4)
     assert not torch.equal(passages.tokens[:10], other.tokens)
 
 
 def test_what_stands_in_the_padding_does_not_matter_and_the_length_does(tmp_path: Path, source) -> None:
     store = make_run(tmp_path, source)
     model, trained = load_captured_model(store), {"a": load_dictionary(tmp_path / "dictionary")}
-    passages, _ = choose_passages(store, model, n_blocks=12, seed=0)
+    passages, _ = choose_passages({HOOK: store}, model, n_blocks=12, seed=0)
     tokens, length, kept = passages.tokens, passages.length, passages.kept
     beyond = torch.arange(24) >= length[:, None]
     filled = Passages(tokens.masked_fill(beyond, 77), length, kept)
@@ -134,13 +134,13 @@ def test_held_out_text_is_laid_out_and_filtered_as_the_store(tmp_path: Path, sou
     options = {"positions": "2:", "n_tokens": 2000, "max_norm_multiple": 1.2}
     store = make_run(tmp_path, (source[0], "stdlib"), **options)
     model = load_captured_model(store)
-    passages, text = choose_passages(store, model, n_blocks=20, seed=0)
+    passages, text = choose_passages({HOOK: store}, model, n_blocks=20, seed=0)
     assert text == {"source": "stdlib-heldout", "held_out": True}
     assert not passages.kept[:, :2].any()
     assert passages.kept[:, 2].all()
     result = evaluate(tmp_path, n_blocks=20)
     assert result["text"]["held_out"] is True
-    limit, n_short = passages.max_norm, 0
+    limit, n_short = passages.max_norms[HOOK], 0
     for ids, length in zip(passages.tokens, passages.length, strict=True):
         _, cache = model.run_with_cache(ids[:length].long()[None], names_filter=[HOOK])
         n_short += int((cache[HOOK][0, 2:].norm(dim=1) <= limit).sum())
@@ -168,7 +168,7 @@ def test_heads_and_patterns_are_put_back_as_they_were_read(tmp_path: Path, sourc
     W = torch.cat([torch.eye(d), -torch.eye(d)])
     zeros = torch.zeros(2 * d)
     perfect = TopKDictionary(W_enc=W.T, b_enc=zeros, W_dec=W, b_dec=torch.zeros(d), k=d, hook_name=hook)
-    passages, _ = choose_passages(store, load_captured_model(store), n_blocks=10, seed=0)
+    passages, _ = choose_passages({hook: store}, load_captured_model(store), n_blocks=10, seed=0)
     found = measure_quality(load_captured_model(store), {"a": perfect}, passages)["a"]
     assert found.fvu == pytest.approx(0, abs=1e-9)
     assert found.ce_spliced_nats == pytest.approx(found.ce_nats, abs=1e-5)
@@ -177,7 +177,7 @@ def test_heads_and_patterns_are_put_back_as_they_were_read(tmp_path: Path, sourc
 
 def test_no_judged_position_is_refused(tmp_path: Path, source) -> None:
     store = make_run(tmp_path, source)
-    passages, _ = choose_passages(store, load_captured_model(store), n_blocks=4, seed=0)
+    passages, _ = choose_passages({HOOK: store}, load_captured_model(store), n_blocks=4, seed=0)
     nothing = Passages(passages.tokens, passages.length, torch.zeros_like(passages.kept))
     with pytest.raises(UserError, match="no position of the text passes the filters of the capture"):
         measure_quality(

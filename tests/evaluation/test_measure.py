@@ -11,7 +11,6 @@ from torch.nn import functional
 from workbench.dictionaries.topk import TopKDictionary
 from workbench.errors import UserError
 from workbench.evaluation import Passages, measure_quality
-from workbench.evaluation.fidelity import dead_frac, row_sums, spread
 from workbench.evaluation.splice import clean_run, spliced_run
 
 HOOK = "blocks.0.hook_resid_post"
@@ -24,7 +23,7 @@ def signed_identity(*, hook_name: str = HOOK, d: int = 16, k: int | None = None)
     return TopKDictionary(W_enc=W_dec.T, W_dec=W_dec, **zeros, k=k or d, hook_name=hook_name)
 
 
-@pytest.mark.parametrize("hook", [HOOK, "blocks.1.hook_mlp_out", "blocks.1.attn.hook_z"])
+@pytest.mark.parametrize("hook", [HOOK, "blocks.1.hook_attn_out", "blocks.1.attn.hook_z"])
 def test_perfect_dictionary_recovers_all_and_silent_one_nothing(model, tokens, hook):
     perfect = signed_identity(hook_name=hook)
     silent = dataclasses.replace(perfect, b_enc=torch.full((32,), -1e4))
@@ -46,22 +45,50 @@ def test_sparser_is_worse(model, tokens):
     assert measured["2"].l0 == 2
 
 
+def test_where_zeroing_does_no_harm_there_is_no_loss_to_recover(model, tokens):
+    """Of the same model: the loss falls without the second MLP and rises without the second attention."""
+    found = {}
+    for hook in ("blocks.1.hook_mlp_out", "blocks.1.hook_attn_out"):
+        found[hook] = measure_quality(model, {"a": signed_identity(hook_name=hook, k=3)}, tokens)["a"]
+    harmless, harmful = found.values()
+    assert harmless.ce_zero_nats < harmless.ce_nats
+    assert harmless.to_json()["ce_recovered_frac"] is harmless.to_json()["ce_recovered_frac_low"] is None
+    assert harmful.ce_zero_nats > harmful.ce_nats
+    assert 0 < harmful.ce_recovered_frac < 1
+    assert 0 < harmless.kl_recovered_frac < 1
+
+
 def test_losses_are_the_models_own(model, tokens):
     ids = tokens.long()
-    losses, x = clean_run(model, ids, HOOK)
+    clean = clean_run(model, ids, [HOOK])
     logits = model(ids, return_type="logits")
     own = functional.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
-    assert torch.allclose(losses, own, atol=1e-6)
+    assert torch.allclose(clean.losses, own, atol=1e-6)
     everywhere = torch.ones(ids.shape, dtype=torch.bool)
-    assert torch.allclose(spliced_run(model, ids, HOOK, x, everywhere), losses, atol=1e-6)
+    same = spliced_run(model, ids, HOOK, clean.values[HOOK], everywhere, clean=clean)
+    assert torch.allclose(same.losses, clean.losses, atol=1e-6)
+    assert same.kl.abs().max() < 1e-6
+
+
+def test_divergence_is_the_sum_over_the_vocabulary(model, tokens):
+    ids = tokens[:3].long()
+    clean, other = clean_run(model, ids, [HOOK]), torch.randn(3, 16, 16)
+    chosen = torch.ones(ids.shape, dtype=torch.bool)
+    found = spliced_run(model, ids, HOOK, other, chosen, clean=clean)
+    logits = model.run_with_hooks(ids, fwd_hooks=[(HOOK, lambda value, hook: other)], return_type="logits")
+    q, p = (x[:, :-1].double().softmax(-1) for x in (logits, model(ids, return_type="logits")))
+    wanted = (p * (p.log() - q.log())).sum(-1)
+    assert torch.allclose(found.kl.double(), wanted, atol=1e-6)
+    assert float(wanted.mean()) > 1e-3
 
 
 def test_only_chosen_positions_are_replaced(model, tokens):
     ids, seen = tokens[:4].long(), {}
     chosen = torch.rand(ids.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda v, hook: seen.update(v=v.clone()))]):
-        spliced_run(model, ids, HOOK, torch.full((4, 16, 16), 7.0), chosen)
-    _, clean = clean_run(model, ids, HOOK)
+        whole = clean_run(model, ids, [HOOK])
+        spliced_run(model, ids, HOOK, torch.full((4, 16, 16), 7.0), chosen, clean=whole)
+    clean = whole.values[HOOK]
     assert (seen["v"][chosen] == 7).all()
     assert torch.allclose(seen["v"][~chosen], clean[~chosen], atol=1e-6)
     assert not torch.allclose(clean[chosen], seen["v"][chosen])
@@ -71,23 +98,6 @@ def test_the_first_position_of_plain_blocks_stays_clean(model, tokens):
     kept = Passages.packed(tokens).kept
     assert kept[:, 1:].all()
     assert not kept[:, 0].any()
-
-
-def test_fidelity_sums_equal_the_dense_equations():
-    dictionary, x = signed_identity(d=4, k=2), torch.randn(15, 4) + 1
-    sums = row_sums(dictionary, x)
-    keep = x.abs() >= x.abs().topk(2, dim=1).values[..., -1:]
-    assert torch.allclose(sums.reconstruction, x * keep)
-    assert torch.allclose(sums.squared_error, (x * ~keep).double().square().sum(1))
-    assert (sums.n_firings == 2).all()
-    assert float(spread(x).sum()) == pytest.approx(float(x.var(0, correction=0).sum() * 15), rel=1e-5)
-
-
-def test_dead_fraction_counts_latents_that_never_fire():
-    dictionary = signed_identity(d=4, k=2)
-    positive = torch.tensor([[3.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
-    assert dead_frac(dictionary, [positive[:1], positive[1:]]) == pytest.approx(5 / 8)
-    assert dead_frac(dictionary, [-positive, positive]) == pytest.approx(2 / 8)
 
 
 def test_width_and_hook_are_checked(model, tokens):

@@ -17,9 +17,12 @@ from workbench.text import STDLIB_HELD_OUT, pack
 from workbench.training import train
 
 OPTIONS = {"d_sae": 64, "k": 6, "batch_size": 100, "n_tokens": 20_000, "lr": 5e-3}
-KEYS = {
-    "fvu", "fvu_low", "fvu_high", "l0", "dead_frac", "ce_nats", "ce_zero_nats", "ce_spliced_nats",
-    "ce_recovered_frac", "ce_recovered_frac_low", "ce_recovered_frac_high", "n_tokens", "n_blocks",
+SAMPLED = (
+    "fvu", "explained_variance_frac", "nmse", "cosine", "gamma", "l0", "ce_recovered_frac", "kl_recovered_frac",
+)  # fmt: skip
+KEYS = {name + end for name in SAMPLED for end in ("", "_low", "_high")} | {
+    "l0_quantiles", "n_tokens", "n_blocks", "sites", "dead_frac", "dense_frac", "density", "decoder_cosine",
+    "ce_nats", "ce_zero_nats", "ce_spliced_nats", "kl_zero_nats", "kl_spliced_nats",
 }  # fmt: skip
 
 
@@ -33,9 +36,13 @@ def test_trained_beats_its_random_control(run, model):
     assert result["trained"]["ce_recovered_frac"] > result["random"]["ce_recovered_frac"]
     for name in ("trained", "random"):
         q = result[name]
-        assert q["fvu_low"] <= q["fvu"] <= q["fvu_high"]
+        for sampled in SAMPLED:
+            assert q[f"{sampled}_low"] <= q[sampled] <= q[f"{sampled}_high"], sampled
         recovered = (q["ce_zero_nats"] - q["ce_spliced_nats"]) / (q["ce_zero_nats"] - q["ce_nats"])
         assert q["ce_recovered_frac"] == pytest.approx(recovered, rel=1e-3)
+        assert q["kl_recovered_frac"] == pytest.approx(1 - q["kl_spliced_nats"] / q["kl_zero_nats"])
+        assert sum(q["density"]["n_latents"]) + q["density"]["n_dead"] == 64
+        assert sum(q["decoder_cosine"]["n_latents"]) == 64
     assert result["inputs"]["dictionary"] == trained.hash
     assert result["text"] == {"source": "made up", "held_out": False}
 
@@ -44,7 +51,7 @@ def test_same_inputs_are_not_measured_again_and_a_new_dictionary_is(run, model, 
     train(run, **OPTIONS)
     first = evaluate(run, model=model, n_blocks=8)
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "_measure", lambda *_: pytest.fail("measured again"))
+        patch.setattr(stage, "assess", lambda *_, **__: pytest.fail("measured again"))
         assert evaluate(run, model=model, n_blocks=8) == first
     train(run, **OPTIONS, seed=1)
     assert not (run / "dictionary" / "evaluation.json").exists(), (
@@ -86,7 +93,7 @@ def test_embedded_model_loses_less_with_its_own_directions_than_with_random_ones
     bridge = load_model(device="cpu")
     hook = "blocks.2.hook_resid_post"
     tokens = pack(bridge.tokenizer, STDLIB_HELD_OUT, n_tokens=8 * 63, n_ctx=64).tokens
-    _, x = clean_run(bridge, tokens.long(), hook)
+    x = clean_run(bridge, tokens.long(), [hook]).values[hook]
     own = principal_dictionary(x[:, 1:].flatten(0, 1), hook)
     control = random_dictionary(like=own)
     measured = measure_quality(bridge, {"own": own, "random": control}, tokens, batch_blocks=4)

@@ -57,7 +57,7 @@ def write_dictionary(folder: Path, rng: np.random.Generator) -> None:
     metrics = {
         "step": steps, "tokens": steps * 1024, "loss": 0.2 + decay, "fvu": 0.09 + 0.9 * decay,
         "l0": np.full(len(steps), 24.0), "dead_frac": 0.3 * decay + rng.uniform(0, 0.01, len(steps)),
-        "aux_loss": 0.1 * decay, "lr": np.full(len(steps), 3e-4), "tokens_per_s": np.full(len(steps), 9e3),
+        "part_aux": 0.1 * decay, "lr": np.full(len(steps), 3e-4), "tokens_per_s": np.full(len(steps), 9e3),
     }  # fmt: skip
     pd.DataFrame(metrics).to_parquet(folder / "metrics.parquet", index=False)
     trained = {"fvu": 0.094, "fvu_low": 0.091, "fvu_high": 0.097, "ce_recovered_frac": 0.947,

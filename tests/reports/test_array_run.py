@@ -51,8 +51,11 @@ def test_tables_leave_out_or_dash_what_was_not_measured(array_run: Path) -> None
     assert table.caption == "Evaluation on 2,560 rows, rows of the training array"
     assert [row[0] for row in table.rows] == [
         "Unexplained share of the variance",
+        "Cosine of reconstruction and activation",
+        "Length of the reconstruction (gamma; below 1: too short)",
         "Active latents per token",
         "Dead latents",
+        "Latents that fire on more than a tenth of the tokens",
     ]
     assert run.features is not None
     assert {row[3:] for row in feature_table(run.features, [0, 1, 2]).rows} == {("–", "–")}

@@ -1,126 +1,46 @@
-"""Quality of several dictionaries of one hook point, measured on the same blocks of text, or on the same rows.
+"""Quality of several dictionaries of the same hook points, measured on the same blocks of text, or the same rows.
 
-Besides reconstruction (FVU) and sparsity (L0): what the model loses when the dictionary's reconstruction
-stands in for the activation. The scale is set by two other runs of the same text, the clean model and the
-model with the activation set to zero:
+Besides reconstruction and sparsity: what the model loses when the dictionary's reconstruction stands in for
+the activation at the hook that it reconstructs. The scale is set by two other runs of the same text, the
+clean model and the model with that activation set to zero:
 
     ce_recovered_frac = (CE_zero - CE_spliced) / (CE_zero - CE_clean)
+    kl_recovered_frac = 1 - KL_spliced / KL_zero
 
-1 is the clean model, 0 no better than nothing. Zero ablation is a severe reference, so this fraction is
-close to 1 even for mediocre dictionaries: read it beside the random dictionary's and the CE itself.
+1 is the clean model, 0 no better than nothing. Zero ablation is a severe reference, so these fractions are
+close to 1 even for mediocre dictionaries: read them beside the random dictionary's and the nats themselves.
+
+A transcoder reads one hook of the clean run and stands in at another. A dictionary with several targets is
+spliced at one of them at a time; its recovered share is that of the losses summed over its targets.
 
 Blocks may differ in length. They are run beside blocks of their own length, so that no padding is ever an
-input. All sums are taken per block, and the blocks are what the intervals resample.
+input. All sums are taken per block, and the blocks are what the intervals resample. No row is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Bool, Float, Float64, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from workbench.dictionaries import Dictionary
 from workbench.errors import UserError
-from workbench.evaluation.fidelity import row_sums, spread
-from workbench.evaluation.splice import clean_run, spliced_run
+from workbench.evaluation.ends import Ends, ends_of
+from workbench.evaluation.passages import Passages
+from workbench.evaluation.quality import Quality
+from workbench.evaluation.splice import CleanRun, clean_run, spliced_run
+from workbench.evaluation.tally import LOSSES, Shared, Tally, counted
 from workbench.hooks import check_hook
-from workbench.intervals import ratio_estimate
 from workbench.progress import Progress
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-Sums = Float64[Tensor, " block"]
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What a dictionary keeps of the activation and of the model; intervals are 95% bootstrap over blocks.
-
-    Everything about losses is None where no model was run.
-
-    Attributes:
-        fvu: Fraction of variance unexplained: squared error over squared distance from the mean.
-        fvu_low: Lower end of its interval.
-        fvu_high: Upper end.
-        l0: Mean number of positive latents per token.
-        n_tokens: Tokens (or rows) whose activation was reconstructed and replaced.
-        n_blocks: Blocks that they stand in.
-        ce_nats: Mean loss of the clean model.
-        ce_zero_nats: Mean loss with the activation set to zero.
-        ce_spliced_nats: Mean loss with the reconstruction in place of the activation.
-        ce_recovered_frac: See the module; NaN where zero ablation changes nothing.
-        ce_recovered_frac_low: Lower end of its interval.
-        ce_recovered_frac_high: Upper end.
-    """
-
-    fvu: float
-    fvu_low: float
-    fvu_high: float
-    l0: float
-    n_tokens: int
-    n_blocks: int
-    ce_nats: float | None = None
-    ce_zero_nats: float | None = None
-    ce_spliced_nats: float | None = None
-    ce_recovered_frac: float | None = None
-    ce_recovered_frac_low: float | None = None
-    ce_recovered_frac_high: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As a dictionary for JSON; a number that is not defined or was not measured is null."""
-        return {key: None if value != value else value for key, value in asdict(self).items()}
-
-
-@dataclass(frozen=True)
-class Passages:
-    """Blocks of text, and which of their positions a dictionary is judged at.
-
-    Attributes:
-        tokens: Token ids; what stands after the end of a shorter block is never read (block, pos).
-        length: Tokens of each block (block).
-        kept: Positions whose activation is reconstructed and replaced (block, pos).
-        max_norm: Positions with longer activations are left alone too; None for no limit.
-    """
-
-    tokens: Int[Tensor, "block pos"]
-    length: Int64[Tensor, " block"]
-    kept: Bool[Tensor, "block pos"]
-    max_norm: float | None = None
-
-    @classmethod
-    def packed(cls, tokens: Int[Tensor, "block pos"]) -> Passages:
-        """Full blocks, judged at every position but the first."""
-        kept = torch.ones(tokens.shape, dtype=torch.bool)
-        kept[:, 0] = False
-        return cls(tokens, torch.full((len(tokens),), tokens.shape[1]), kept)
-
-    def batches(self, n_blocks: int) -> Iterator[Int64[Tensor, " chosen"]]:
-        """Numbers of blocks of equal length, at most `n_blocks` at a time, the shorter ones first."""
-        for length in self.length.unique():
-            yield from (self.length == length).nonzero()[:, 0].split(n_blocks)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Some blocks under the clean model, zero ablation and each dictionary.
-
-    Losses are summed per block over the predictions that are made at judged positions.
-    """
-
-    block: Int64[Tensor, " chosen"]
-    n_predicted: Float64[Tensor, " chosen"]
-    clean: Float64[Tensor, " chosen"]
-    zero: Float64[Tensor, " chosen"]
-    spliced: dict[str, Float64[Tensor, " chosen"]]
-    row_block: Int64[Tensor, " row"]
-    rows: Float[Tensor, "row d"]
-    error: dict[str, Float64[Tensor, " row"]]
-    firings: dict[str, Float64[Tensor, " row"]]
+ROWS_PER_BATCH = 4096
 
 
 @torch.no_grad()
@@ -133,11 +53,11 @@ def measure_quality(
     mixed: torch.dtype | None = None,
     seed: int = 0,
 ) -> dict[str, Quality]:
-    """Quality of each dictionary on blocks of text, all at the hook point of the first.
+    """Quality of each dictionary on blocks of text.
 
     Args:
         model: The model that the dictionaries were trained on.
-        dictionaries: By name, at least one; all for the same hook point.
+        dictionaries: By name, at least one; all of the same hook points.
         tokens: Blocks of text; of a plain array of token ids each row starts with the beginning-of-text token,
             which stays clean.
         batch_blocks: Blocks per forward.
@@ -145,135 +65,145 @@ def measure_quality(
         seed: Decides the bootstrap resamples.
 
     Raises:
-        UserError: the model has no such hook point, or its activation has another width than the dictionaries.
+        UserError: the model has no such hook point, the dictionaries have different ones, or an activation has
+            another width than theirs.
 
     Status: exact for these blocks; intervals cover the sampling of text.
     """
     passages = tokens if isinstance(tokens, Passages) else Passages.packed(tokens)
-    hook = check_hook(model, next(iter(dictionaries.values())).hook_name)
-    made, n_blocks = [], len(passages.tokens)
+    ends = common_ends(dictionaries)
+    for hook in ends.hooks:
+        check_hook(model, hook)
+    n_blocks = len(passages.tokens)
+    shared = Shared.start(ends, n_blocks)
+    tallies = {name: Tally(dictionary, shared) for name, dictionary in dictionaries.items()}
     with Progress(n_blocks, "evaluating", "blocks") as progress:
         for chosen in passages.batches(batch_blocks):
-            made.append(_measure_batch(model, dictionaries, passages, chosen, hook, mixed))
+            _add_blocks(_Splicer(model, passages, chosen, ends, mixed), shared, tallies)
             progress.advance(len(chosen))
-    rows, block = torch.cat([b.rows for b in made]), torch.cat([b.row_block for b in made])
-    found = {}
-    for name in dictionaries:
-        error = torch.cat([b.error[name] for b in made])
-        firings = torch.cat([b.firings[name] for b in made])
-        fidelity = _fidelity(error, firings, rows, block, n_blocks, seed)
-        found[name] = replace(fidelity, **_losses(made, name, n_blocks, seed))
-    return found
+    return {name: tally.quality(seed) for name, tally in tallies.items()}
 
 
 @torch.no_grad()
 def measure_rows(
     dictionaries: Mapping[str, Dictionary],
-    rows: Float[Tensor, "row d"],
+    x: Float[Tensor, "row d_in"],
     block: Int64[Tensor, " row"],
     *,
+    y: Float[Tensor, "row d_out"] | None = None,
     seed: int = 0,
 ) -> dict[str, Quality]:
     """Reconstruction and sparsity of each dictionary on rows without a model.
 
     Args:
-        dictionaries: By name.
-        rows: Activations.
+        dictionaries: By name, at least one; all of the same hook points.
+        x: Activations that are read.
         block: Group of each row; the intervals resample groups.
+        y: Activations that are reconstructed, where those are others.
         seed: Decides the bootstrap resamples.
+
+    Raises:
+        UserError: the dictionaries have different hook points, or the rows do not fit them.
 
     Status: exact for these rows; intervals cover the drawing of groups.
     """
-    n_blocks, found = int(block.max()) + 1, {}
-    for name, dictionary in dictionaries.items():
-        sums = row_sums(dictionary, rows)
-        found[name] = _fidelity(sums.squared_error, sums.n_firings, rows, block, n_blocks, seed)
-    return found
+    target = x if y is None else y
+    shared = Shared.start(common_ends(dictionaries), int(block.max()) + 1)
+    tallies = {name: Tally(dictionary, shared) for name, dictionary in dictionaries.items()}
+    _check_fit(dictionaries, x, target)
+    for rows in torch.arange(len(x)).split(ROWS_PER_BATCH):
+        shared.add(target[rows], block[rows])
+        for tally in tallies.values():
+            tally.add(x[rows], target[rows], block[rows])
+    return {name: tally.quality(seed) for name, tally in tallies.items()}
 
 
-def _measure_batch(
-    model: TransformerBridge,
-    dictionaries: Mapping[str, Dictionary],
-    passages: Passages,
-    chosen: Int64[Tensor, " chosen"],
-    hook: str,
-    mixed: torch.dtype | None,
-) -> _Batch:
-    length, n_ctx = int(passages.length[chosen[0]]), passages.tokens.shape[1]
-    ids = passages.tokens[chosen, :length].long().to(model.cfg.device)
-    clean, x = clean_run(model, ids, hook, n_ctx=n_ctx, mixed=mixed)
-    x, kept = x.float().cpu(), passages.kept[chosen, :length]
-    if passages.max_norm is not None:
-        kept = kept & (x.norm(dim=2) <= passages.max_norm)
-    for dictionary in dictionaries.values():
-        dictionary.check_width(x.shape[2])
-    sums = {name: row_sums(dictionary, x[kept]) for name, dictionary in dictionaries.items()}
-
-    def spliced(rows: Tensor) -> Tensor:
-        replacement = torch.zeros_like(x)
-        replacement[kept] = rows
-        return _counted(spliced_run(model, ids, hook, replacement, kept, mixed=mixed), kept)
-
-    return _Batch(
-        block=chosen,
-        n_predicted=kept[:, :-1].sum(1).double(),
-        clean=_counted(clean, kept),
-        zero=spliced(torch.zeros_like(x[kept])),
-        spliced={name: spliced(s.reconstruction) for name, s in sums.items()},
-        row_block=chosen[kept.nonzero()[:, 0]],
-        rows=x[kept],
-        error={name: s.squared_error for name, s in sums.items()},
-        firings={name: s.n_firings for name, s in sums.items()},
-    )
-
-
-def _counted(
-    losses: Float[Tensor, "block predicted"], kept: Bool[Tensor, "block pos"]
-) -> Float64[Tensor, " block"]:
-    """Sum per block of the losses of predictions made at judged positions."""
-    return losses.cpu().double().masked_fill(~kept[:, :-1], 0).sum(1)
-
-
-def _per_block(values: Float64[Tensor, " row"], block: Int64[Tensor, " row"], n_blocks: int) -> Sums:
-    return torch.zeros(n_blocks, dtype=torch.float64).index_add_(0, block, values)
-
-
-def _fidelity(
-    error: Float64[Tensor, " row"],
-    firings: Float64[Tensor, " row"],
-    rows: Float[Tensor, "row d"],
-    block: Int64[Tensor, " row"],
-    n_blocks: int,
-    seed: int,
-) -> Quality:
-    """Quality as far as it needs no model.
+def common_ends(dictionaries: Mapping[str, Dictionary]) -> Ends:
+    """The hook points of the dictionaries.
 
     Raises:
-        UserError: there is no row.
+        UserError: they differ.
     """
-    if not len(rows):
-        raise UserError(
-            "no position of the text passes the filters of the capture (positions, roles, norm limit), so there is "
-            "nothing to evaluate: evaluate more blocks"
+    (first, one), *others = dictionaries.items()
+    for name, dictionary in others:
+        if ends_of(dictionary) != ends_of(one):
+            raise UserError(
+                f"dictionary {name!r} has other hook points or widths than {first!r} ({ends_of(dictionary).hooks}, not "
+                f"{ends_of(one).hooks}): measure it by itself"
+            )
+    return ends_of(one)
+
+
+def _check_fit(dictionaries: Mapping[str, Dictionary], x: Tensor, y: Tensor) -> None:
+    for dictionary in dictionaries.values():
+        dictionary.check_width(x.shape[1])
+        if y.shape[1] != dictionary.d_out:
+            raise UserError(
+                f"targets of width {y.shape[1]} do not fit the dictionary of {dictionary.hook_name!r}, whose d_out is "
+                f"{dictionary.d_out}: give the activations that it reconstructs"
+            )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The judged rows of some blocks."""
+
+    x: Float[Tensor, "row d_in"]
+    y: Float[Tensor, "row d_out"]
+    block: Int64[Tensor, " row"]
+
+
+class _Splicer:
+    """Some blocks of equal length under the clean model, and whatever stands in at one of the targets."""
+
+    def __init__(
+        self,
+        model: TransformerBridge,
+        passages: Passages,
+        chosen: Int64[Tensor, " chosen"],
+        ends: Ends,
+        mixed: torch.dtype | None,
+    ) -> None:
+        self.model, self.ends, self.mixed, self.chosen = model, ends, mixed, chosen
+        length, n_ctx = int(passages.length[chosen[0]]), passages.tokens.shape[1]
+        self.ids = passages.tokens[chosen, :length].long().to(model.cfg.device)
+        hooks = dict.fromkeys((*ends.hooks, *passages.max_norms))
+        self.clean: CleanRun = clean_run(model, self.ids, list(hooks), n_ctx=n_ctx, mixed=mixed)
+        self.values = {name: value.float().cpu() for name, value in self.clean.values.items()}
+        self.kept: Bool[Tensor, "block pos"] = passages.kept[chosen, :length]
+        for hook, limit in passages.max_norms.items():
+            self.kept = self.kept & (self.values[hook].norm(dim=2) <= limit)
+
+    def rows(self) -> _Rows:
+        """Inputs and targets at the judged positions."""
+        x = torch.cat([self.values[site.name][self.kept] for site in self.ends.inputs], 1)
+        y = torch.cat([self.values[site.name][self.kept] for site in self.ends.targets], 1)
+        return _Rows(x, y, self.chosen[self.kept.nonzero()[:, 0]])
+
+    def losses(self, hook: str, rows: Float[Tensor, "row d"]) -> dict[str, Tensor]:
+        """Loss and divergence per block with these rows at a hook."""
+        replacement = torch.zeros_like(self.values[hook])
+        replacement[self.kept] = rows
+        run = spliced_run(
+            self.model, self.ids, hook, replacement, self.kept, clean=self.clean, mixed=self.mixed
         )
-    top, bottom = (_per_block(values, block, n_blocks) for values in (error, spread(rows)))
-    fvu = ratio_estimate(top.numpy(), bottom.numpy(), seed=seed)
-    l0 = float(firings.sum()) / len(rows)
-    return Quality(fvu.value, fvu.low, fvu.high, l0, len(rows), n_blocks)
+        return {"ce": counted(run.losses, self.kept), "kl": counted(run.kl, self.kept)}
 
 
-def _losses(made: list[_Batch], name: str, n_blocks: int, seed: int) -> dict[str, float]:
-    """The fields of `Quality` that are losses of the model."""
-    block = torch.cat([b.block for b in made])
-    columns = ([b.clean for b in made], [b.zero for b in made], [b.spliced[name] for b in made])
-    clean, zero, spliced = (_per_block(torch.cat(column), block, n_blocks) for column in columns)
-    recovered = ratio_estimate((zero - spliced).numpy(), (zero - clean).numpy(), seed=seed)
-    n = torch.cat([b.n_predicted for b in made]).sum()
-    return {
-        "ce_nats": float(clean.sum() / n),
-        "ce_zero_nats": float(zero.sum() / n),
-        "ce_spliced_nats": float(spliced.sum() / n),
-        "ce_recovered_frac": recovered.value,
-        "ce_recovered_frac_low": recovered.low,
-        "ce_recovered_frac_high": recovered.high,
-    }
+def _add_blocks(splicer: _Splicer, shared: Shared, tallies: Mapping[str, Tally]) -> None:
+    """Take some blocks into all tallies."""
+    rows, block = splicer.rows(), splicer.chosen
+    _check_fit({name: tally.dictionary for name, tally in tallies.items()}, rows.x, rows.y)
+    shared.add(rows.y, rows.block)
+    shared.n_predicted.add(splicer.kept[:, :-1].sum(1).double(), block)
+    shared.clean.add(counted(splicer.clean.losses, splicer.kept), block)
+    targets = shared.ends.split(rows.y)
+    for hook, target in targets.items():
+        found = splicer.losses(hook, torch.zeros_like(target))
+        for what in LOSSES:
+            shared.zero[hook][what].add(found[what], block)
+    for tally in tallies.values():
+        for hook, rebuilt in tally.add(rows.x, rows.y, rows.block).items():
+            found = splicer.losses(hook, rebuilt)
+            for what in LOSSES:
+                tally.losses[hook][what].add(found[what], block)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.evaluation.frontier import frontier, sweep_folders
 from workbench.intervals import Estimate
 from workbench.progress import seconds_text
 from workbench.reports.charts import Chart, training_charts
@@ -20,6 +21,7 @@ from workbench.reports.circuit_charts import (
     size_charts,
 )
 from workbench.reports.claims import Claim, Verdict
+from workbench.reports.dictionary_charts import evaluation_charts, frontier_chart
 from workbench.reports.evidence import prediction_claims, verified_pairs
 from workbench.reports.format import cell_text, estimate_text, number_text
 from workbench.reports.headline import run_subject
@@ -102,10 +104,26 @@ def dictionary_section(run: RunData) -> DictionarySection:
     if config.get("d_sae"):
         text = (
             f"A {config.get('architecture', 'sparse')} dictionary of {number_text(config['d_sae'])} latents writes the "
-            f"{number_text(config.get('d_in'))} numbers of {hook or 'its hook'} as a sum of at most "
-            f"{number_text(config.get('k'))} directions per token."
+            f"{number_text(config.get('d_in'))} numbers of {hook or 'its hook'} as a sum of {_how_many(run)} "
+            "directions per token."
         )
-    return DictionarySection(text, evaluation_table(run.evaluation), training_charts(run.metrics))
+    charts = [*training_charts(run.metrics), *evaluation_charts(run.evaluation), *sweep_charts(run)]
+    return DictionarySection(text, evaluation_table(run.evaluation), charts)
+
+
+def _how_many(run: RunData) -> str:
+    """How many directions make up an activation: k, or the measured mean."""
+    l0 = (run.evaluation.get("trained") or {}).get("l0")
+    if run.dictionary.get("k") is not None or l0 is None:
+        return f"at most {number_text(run.dictionary.get('k'))}"
+    return f"{number_text(round(l0, 1))} (on average)"
+
+
+def sweep_charts(run: RunData) -> list[Chart]:
+    """The frontier of the run's sweep, if it has one."""
+    folders = sweep_folders(run.folder)
+    chart = frontier_chart(frontier(folders)) if len(folders) > 1 else None
+    return [] if chart is None else [chart]
 
 
 @dataclass(frozen=True)

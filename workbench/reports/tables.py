@@ -75,17 +75,27 @@ def mapping_table(
 EVALUATED = (
     ("fvu", "Unexplained share of the variance", "fraction"),
     ("ce_recovered_frac", "Recovered share of the loss", "fraction"),
+    ("kl_recovered_frac", "Recovered share of the predictions (KL)", "fraction"),
+    ("cosine", "Cosine of reconstruction and activation", ""),
+    ("gamma", "Length of the reconstruction (gamma; below 1: too short)", ""),
     ("l0", "Active latents per token", ""),
     ("dead_frac", "Dead latents", "fraction"),
+    ("dense_frac", "Latents that fire on more than a tenth of the tokens", "fraction"),
     ("ce_nats", "Loss of the model", "nats"),
     ("ce_spliced_nats", "Loss with the dictionary spliced in", "nats"),
     ("ce_zero_nats", "Loss with the activation set to zero", "nats"),
 )
 
+SET_NAMES = {
+    "trained": "trained dictionary",
+    "random": "random dictionary",
+    "random_model": "dictionary of a random-weight model",
+}
+
 
 def evaluation_table(evaluation: dict[str, Any]) -> Table:
-    """Trained against random dictionary; intervals where the evaluation gives them."""
-    kinds = [kind for kind in ("trained", "random") if kind in evaluation]
+    """Trained dictionary against its controls; intervals where the evaluation gives them."""
+    kinds = [kind for kind in SET_NAMES if kind in evaluation]
     rows = []
     for name, label, unit in EVALUATED:
         found = [estimate(evaluation[kind], name) for kind in kinds]
@@ -93,4 +103,4 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
             rows.append([label, *(estimate_text(value, unit) if value else "–" for value in found)])
     n_tokens = evaluation.get("trained", {}).get("n_tokens")
     size = f" on {number_text(n_tokens)} {row_unit(evaluation)}, {text_name(evaluation)}" if n_tokens else ""
-    return make_table(f"Evaluation{size}", ["Quantity", *(f"{kind} dictionary" for kind in kinds)], rows)
+    return make_table(f"Evaluation{size}", ["Quantity", *(SET_NAMES[kind] for kind in kinds)], rows)
