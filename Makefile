@@ -3,6 +3,7 @@
 # make lab     JupyterLab on the first notebook
 # make check   ruff, format, types
 # make bench   measured speeds against their baselines
+# make bench-peers   training speed and fidelity beside SAELens, sparsify and dictionary_learning (about 5 GB)
 #
 # Each makes .venv first when it is missing or when constraints.txt or pyproject.toml have changed. Only pip
 # opens connections; PYTHON=python3.12 chooses another interpreter.
@@ -16,7 +17,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 export WANDB_MODE := disabled
 
-.PHONY: demo test lab bench check install install-dev clean
+.PHONY: demo test lab bench bench-peers check install install-dev clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -39,6 +40,10 @@ check: install-dev
 
 bench: install-dev
 	$(BIN)/python -m tests.benchmarks
+
+# The other tools are installed into environments of their own under .venv-peers/.
+bench-peers: install-dev
+	$(BIN)/python -m tests.benchmarks.peers
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

@@ -7,8 +7,10 @@ silently makes an empty tokenizer.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
+import io
 import logging
 import os
 from pathlib import Path
@@ -109,6 +111,28 @@ def load_model(
     model.eval().requires_grad_(False)
     blank_missing_head(model)
     return model
+
+
+def load_random_model(
+    source: str | Path = EMBEDDED, *, seed: int, device: str | None = None, dtype: torch.dtype = torch.float32
+) -> TransformerBridge:
+    """A model of the same configuration with freshly initialised weights: what no training has touched.
+
+    Args:
+        source: As `load_model`.
+        seed: Decides the weights.
+        device: Torch device; by default CUDA where there is one, else the CPU.
+        dtype: Parameter dtype.
+
+    Raises:
+        UserError: the source looks like a path and is no model directory.
+    """
+    name = resolve_model(source)
+    from transformer_lens.tools.analysis.interchange import random_init_bridge
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints where it moves the model
+        model = random_init_bridge(name, seed=seed, device=device or default_device(), dtype=dtype)
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()

@@ -44,7 +44,8 @@ def tiny_dictionary(d_model: int, *, hook: str, d_sae: int = 40, k: int = 5) -> 
     generator = torch.Generator().manual_seed(3)
     draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     W_dec = torch.nn.functional.normalize(draw(d_sae, d_model), dim=1)
-    return TopKDictionary(draw(d_model, d_sae), 0.1 * draw(d_sae), W_dec, 0.1 * draw(d_model), k, hook)
+    weights = {"W_enc": draw(d_model, d_sae), "b_enc": 0.1 * draw(d_sae), "b_dec": 0.1 * draw(d_model)}
+    return TopKDictionary(**weights, W_dec=W_dec, k=k, hook_name=hook)
 
 
 @pytest.fixture(scope="session", params=["native", "attention-only", "no-norm", "gpt2"])

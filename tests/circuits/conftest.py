@@ -22,8 +22,9 @@ SMALL = {"n_pairs": 12, "n_exact_features": 10, "n_resamples": 200}
 def write_run(run: Path, source: Path, *, hook: str = HOOK, seed: int = 5) -> Dictionary:
     """A run folder that holds a random dictionary of the model in `source`."""
     hashed = model_hash(load_model(source, device="cpu"))
-    zeros = torch.zeros(32, 64), torch.zeros(64), torch.zeros(64, 32), torch.zeros(32)
-    drawn = random_dictionary(like=TopKDictionary(*zeros, k=6, hook_name=hook), seed=seed)
+    shapes = {"W_enc": (32, 64), "b_enc": (64,), "W_dec": (64, 32), "b_dec": (32,)}
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    drawn = random_dictionary(like=TopKDictionary(**zeros, k=6, hook_name=hook), seed=seed)
     dictionary = replace(drawn, metadata={"model": str(source), "model_hash": hashed})
     save_dictionary(dictionary, run / "dictionary")
     return dictionary

@@ -56,8 +56,9 @@ def test_the_model_of_the_activations_is_used_where_the_dictionary_names_none(
 
 def test_a_dictionary_of_an_array_has_no_circuits(tmp_path: Path) -> None:
     run = plant_array(tmp_path).run
-    zeros = torch.zeros(64, 16), torch.zeros(16), torch.zeros(16, 64), torch.zeros(64)
-    drawn = random_dictionary(like=TopKDictionary(*zeros, k=2, hook_name=ARRAY))
+    shapes = {"W_enc": (64, 16), "b_enc": (16,), "W_dec": (16, 64), "b_dec": (64,)}
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    drawn = random_dictionary(like=TopKDictionary(**zeros, k=2, hook_name=ARRAY))
     save_dictionary(replace(drawn, metadata={}), run / "dictionary")
     with pytest.raises(UserError, match="was trained on an array, so there is no model"):
         open_setting(run)

@@ -148,11 +148,15 @@ def test_a_damaged_shard_is_refused(made: Made, tmp_path: Path) -> None:
     assert not (run / "features").exists()
 
 
-def test_a_code_that_is_not_finite_is_refused(made: Made, tmp_path: Path) -> None:
+def test_a_code_that_is_not_finite_is_refused(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading refuses weights that are not finite, so the dictionary comes from memory here."""
     run = copy_of(made, tmp_path / "run")
     b_enc = made.dictionary.b_enc.clone()
     b_enc[3] = torch.inf
-    save_dictionary(dataclasses.replace(made.dictionary, b_enc=b_enc), run / "dictionary")
+    broken = dataclasses.replace(made.dictionary, b_enc=b_enc)
+    monkeypatch.setattr("workbench.features.build.load_dictionary", lambda folder: broken)
     with pytest.raises(UserError, match="block 0, position 1: the code is not finite"):
         build_features(run)
 

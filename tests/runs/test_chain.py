@@ -246,7 +246,8 @@ def test_an_unknown_parameter_is_refused_before_anything_is_written(tmp_path: Pa
     done = workbench(tmp_path)
     assert done.returncode == 2
     assert (
-        done.stderr == "workbench: parameter 'dsae' is unknown in section 'train'; the nearest: d_sae, seed\n"
+        done.stderr
+        == "workbench: parameter 'dsae' is unknown in section 'train'; the nearest: d_sae, seed, start\n"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["run.yaml"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +25,8 @@ def stage_like(
     kind: Literal["topk", "relu"] = "topk",
     quick: bool = False,
     count: int | str = "all",
+    hook: str | Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     must: int,
     progress: Callable[[str], Any] | None = None,
     model: Decimal | None = None,
@@ -46,7 +48,18 @@ FOUND = options(stage_like)
 
 
 def test_keyword_arguments_that_a_person_can_write_are_options() -> None:
-    assert list(FOUND) == ["hooks", "n_tokens", "lr", "text", "kind", "quick", "count", "must"]
+    assert list(FOUND) == [
+        "hooks",
+        "n_tokens",
+        "lr",
+        "text",
+        "kind",
+        "quick",
+        "count",
+        "hook",
+        "settings",
+        "must",
+    ]
     assert FOUND["must"].required
     assert FOUND["hooks"].default == ("a", "b")
     assert FOUND["hooks"].help == "Names, over two lines: with a colon."
@@ -72,6 +85,12 @@ def test_help_stops_at_the_end_of_the_section() -> None:
         ("kind", "relu", "relu"),
         ("count", "all", "all"),
         ("count", "12", 12),
+        ("hook", "one", "one"),
+        ("hook", ["one"], "one"),
+        ("hook", ["one", "two"], ("one", "two")),
+        ("hook", None, None),
+        ("settings", {"multi": 4}, {"multi": 4}),
+        ("settings", "{multi: 4}", {"multi": 4}),
     ],
 )
 def test_values_are_converted(name: str, given: Any, expected: Any) -> None:
@@ -94,6 +113,8 @@ def test_values_are_converted(name: str, given: Any, expected: Any) -> None:
         ("kind", "topkk", "kind 'topkk' is not a choice; the nearest: topk"),
         ("count", 1.5, "count 1.5 is not a whole number or text"),
         ("hooks", [1], "hooks 1 is not text"),
+        ("settings", "{multi", "settings '{multi' is not names and values: give names and values"),
+        ("settings", "multi", "settings 'multi' is not names and values"),
     ],
 )
 def test_other_values_are_refused(name: str, given: Any, message: str) -> None:

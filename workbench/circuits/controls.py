@@ -7,8 +7,6 @@ of the effect any sparse code of that size carries, and how well first-order att
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +20,15 @@ from workbench.circuits.metric import logit_difference
 from workbench.circuits.nodes import Site
 from workbench.circuits.observation import Observation
 from workbench.circuits.patching import patch_together
-from workbench.circuits.split import Split, split_pair
+from workbench.circuits.split import Split, activation_at, split_pair
 from workbench.circuits.verification import Agreement, compare
 from workbench.dictionaries import Dictionary, random_dictionary
 from workbench.intervals import Estimate, mean_estimate, ratio_estimate
+from workbench.models import load_random_model
 from workbench.progress import Progress
 from workbench.tasks import Batch
+
+SAMPLE_ROWS = 2048  # of the prompts, for a control whose threshold is set so that as many features are active
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def random_dictionary_report(
     progress: Progress | None = None,
 ) -> DictionaryReport:
     """The same report for the same number of largest features of a random dictionary like `dictionary`."""
-    control = random_dictionary(like=dictionary, seed=seed)
+    rows = [activation_at(seen.clean, site)[:, 1:].flatten(0, 1) for seen in observations]
+    sample = torch.cat(rows)[:SAMPLE_ROWS].to(dictionary.W_dec)
+    control = random_dictionary(like=dictionary, seed=seed, sample=sample)
     splits = [split_pair(control, seen, site) for seen in observations]
     effects = feature_effects(
         executor, observations, splits, control, site=site, n_exact=n_exact, progress=progress
@@ -117,13 +120,7 @@ def untrained_baseline(
     source: str, batches: Sequence[Batch], *, seed: int, n_resamples: int, device: str
 ) -> Estimate:
     """Mean logit difference of the clean prompts under a freshly initialised model of the same shape."""
-    from transformer_lens.tools.analysis.interchange import random_init_bridge
-
-    from workbench.models import resolve_model
-
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints where it moves the model
-        untrained = random_init_bridge(resolve_model(source), seed=seed, device=device)
-    executor = Executor(untrained)
+    executor = Executor(load_random_model(source, seed=seed, device=device))
     with torch.no_grad():
         found = [logit_difference(executor.last_logits(executor.embed(b.clean), 0), b) for b in batches]
     return mean_estimate(torch.cat(found).cpu().double().numpy(), n_resamples=n_resamples, seed=seed)

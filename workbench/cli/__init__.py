@@ -1,4 +1,4 @@
-"""The command line: `workbench demo | run | store | lab | doctor`, and one command per stage of the chain.
+"""The command line: `workbench demo | run | store | export | lab | doctor`, and one command per stage of the chain.
 
 The options of a stage's command are the keyword-only arguments of the stage's function; help and defaults
 come from its docstring and signature. A bad input gives one sentence and status 2, a failed claim status 1,
@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.cli.export import HELP as EXPORT_HELP
+from workbench.cli.export import export_command
 from workbench.cli.parser import Parser, check_flags
 from workbench.cli.store import store_command
 from workbench.errors import UserError, nearest
@@ -23,7 +25,7 @@ from workbench.errors import UserError, nearest
 DEMO_RUN = Path("runs/demo")
 STAGE_HELP = {
     "capture": "run a model over text and store activations",
-    "train": "train a TopK dictionary on stored activations",
+    "train": "train a dictionary on stored activations",
     "features": "build the feature store of a dictionary",
     "trace": "find the components and features behind one task",
     "ablate": "ablate the traced set, its complement and random sets",
@@ -33,6 +35,7 @@ OTHER_HELP = {
     "demo": "make the whole chain on the embedded model, in runs/demo",
     "run": "make the chain of a run.yaml, only what is out of date",
     "store": "look at a run's activations, check, repair and join them, import your own",
+    "export": EXPORT_HELP,
     "lab": "open JupyterLab on the first notebook",
     "doctor": "say what is installed, what would be used, what is missing",
 }
@@ -206,6 +209,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "demo": _demo,
     "run": _run,
     "store": store_command,
+    "export": export_command,
     "lab": _lab,
     "doctor": _doctor,
 }

@@ -21,8 +21,9 @@ import torch
 
 from workbench.artifacts import atomic_folder, sha256_file, write_json
 from workbench.capture import load_captured_model, open_store
-from workbench.dictionaries import Dictionary, load_dictionary, random_dictionary
+from workbench.dictionaries import Dictionary, load_dictionary
 from workbench.errors import UserError
+from workbench.evaluation.control import random_like
 from workbench.features import tables
 from workbench.features.codes import CodeScratch
 from workbench.features.control import measure_control
@@ -280,7 +281,8 @@ def _control(store: ActivationStore, dictionary: Dictionary, options: _Options) 
         return {"control": None, "no_control": "control_tokens is 0"}
     if store.labels is not None and len(store.labels) < 2:
         return {"control": None, "no_control": NO_LABELS}
-    pair = {"trained": dictionary, "random": random_dictionary(like=dictionary, seed=options.seed)}
+    control = random_like(dictionary, {dictionary.hook_name: store}, seed=options.seed)
+    pair = {"trained": dictionary, "random": control}
     measured = measure_control(
         store, pair, n_tokens=options.control_tokens, n_top=CONTROL_TOP, seed=options.seed
     )
@@ -302,5 +304,5 @@ def _origin(
         "n_rows": store.n_rows,
         "n_ctx": store.n_ctx,
         "d_sae": dictionary.d_sae,
-        "k": dictionary.k,
+        "k": dictionary.settings.get("k"),
     }

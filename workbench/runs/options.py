@@ -17,9 +17,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from workbench.errors import UserError, nearest
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    dict: "names and values",
+}
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class Option:
         default: Its value when left out (None where it is required).
         required: Whether it must be given.
         help: Its text in the docstring.
+        single: Whether one value may stand by itself where it takes several.
     """
 
     name: str
@@ -45,6 +55,7 @@ class Option:
     default: Any
     required: bool
     help: str
+    single: bool = False
 
     def convert(self, value: Any) -> Any:
         """`value` (from YAML or the command line) as the function takes it.
@@ -56,7 +67,7 @@ class Option:
             return None
         if self.many:
             values = [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
-            return tuple(self._one(v) for v in values)
+            return self._one(values[0]) if self.single and len(values) == 1 else tuple(map(self._one, values))
         return self._one(value)
 
     def _one(self, value: Any) -> Any:
@@ -86,6 +97,8 @@ def _as_type(value: Any, kind: type) -> Any:
         return value if isinstance(value, bool) else None
     if isinstance(value, bool) or value is None:
         return None
+    if kind is dict:
+        return _as_dict(value)
     if kind in (str, Path):
         return kind(value) if isinstance(value, str | Path) else None
     try:
@@ -99,6 +112,15 @@ def _as_type(value: Any, kind: type) -> Any:
     return int(number) if abs(number) < 2**53 and number == int(number) else None
 
 
+def _as_dict(value: Any) -> dict[str, Any] | None:
+    """Names and values, also written as YAML on one line: `{multi: 4}`."""
+    try:
+        read = yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return None
+    return dict(read) if isinstance(read, collections.abc.Mapping) else None
+
+
 def options(function: Callable[..., Any]) -> dict[str, Option]:
     """The keyword-only arguments of `function` that a person can write down, by name, in order.
 
@@ -108,13 +130,12 @@ def options(function: Callable[..., Any]) -> dict[str, Option]:
     texts = argument_help(function)
     found = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        kind = (
-            _kind(names.evaluate(parameter.annotation)) if parameter.kind is parameter.KEYWORD_ONLY else None
-        )
+        hint = names.evaluate(parameter.annotation)
+        kind = _kind(hint) if parameter.kind is parameter.KEYWORD_ONLY else None
         if kind is not None:
             required = parameter.default is parameter.empty
             default = None if required else parameter.default
-            found[name] = Option(name, *kind, default, required, texts.get(name, ""))
+            found[name] = Option(name, *kind, default, required, texts.get(name, ""), _one_or_several(hint))
     return found
 
 
@@ -131,17 +152,30 @@ class _Names(dict[str, Any]):
 
 def _kind(hint: Any) -> tuple[tuple[type, ...], bool, bool, tuple[Any, ...]] | None:
     """(types, many, nullable, choices) of an annotation, or None where it is not for people."""
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+    arguments, origin = typing.get_args(hint), typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
         kinds = {a for a in arguments if a is not type(None)}
+        if _one_or_several(hint):
+            kinds = {a for a in kinds if typing.get_args(a)}
         single = _kind(next(iter(kinds))) if len(kinds) == 1 else _several(kinds)
-        return single and (single[0], single[1], len(kinds) < len(arguments), single[3])
-    if typing.get_origin(hint) is typing.Literal:
+        return single and (single[0], single[1], type(None) in arguments, single[3])
+    if origin is typing.Literal:
         return (type(arguments[0]),), False, False, arguments
-    if typing.get_origin(hint) in (list, tuple, Sequence, collections.abc.Sequence) and arguments:
+    if origin in (list, tuple, Sequence, collections.abc.Sequence) and arguments:
         inner = _kind(arguments[0])
         return inner and (inner[0], True, False, inner[3])
+    if origin in (dict, collections.abc.Mapping):
+        return (dict,), False, False, ()
     return ((hint,), False, False, ()) if hint in _WORDS else None
+
+
+def _one_or_several(hint: Any) -> bool:
+    """Whether an annotation is a type or a sequence of that type: `str | Sequence[str]`."""
+    kinds = [a for a in typing.get_args(hint) if a is not type(None)]
+    inner = [
+        typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) is collections.abc.Sequence
+    ]
+    return len(kinds) == 2 and len(inner) == 1 and inner[0] in kinds
 
 
 def _several(kinds: set[Any]) -> tuple[tuple[type, ...], bool, bool, tuple[Any, ...]] | None:
