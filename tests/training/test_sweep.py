@@ -113,6 +113,11 @@ def test_bad_members_are_refused(plant, members, message):
         sweep(plant(n_rows=1_000).run, members, **STREAM)
 
 
+def test_intervals_of_no_steps_are_refused(plant):
+    with pytest.raises(UserError, match="checkpoint_every_steps 0 is not at least 1"):
+        sweep(plant(n_rows=1_000).run, {"a": {"k": 2}}, checkpoint_every_steps=0, **STREAM)
+
+
 def test_a_diverging_member_is_named(plant):
     run = plant(n_rows=2_000).run
     with pytest.raises(UserError, match=r"member 'wild': the loss"):

@@ -13,7 +13,7 @@ from workbench.dictionaries.architecture import Architecture
 from workbench.dictionaries.layouts.base import Initialisation
 from workbench.dictionaries.registry import COMMON
 from workbench.errors import UserError, nearest
-from workbench.training.optimiser_options import OptimiserOptions
+from workbench.training.optimiser_options import OptimiserOptions, optimiser_options
 from workbench.training.schedule import Schedule, decay_frac, default_lr
 
 # 15 times the published base of 2e-4, which is meant for billions of tokens. Measured on 1.5 million tokens of
@@ -101,3 +101,30 @@ class TrainOptions:
 def chosen_lr(lr: float | None, d_sae: int) -> float:
     """The given learning rate, or the default for this many latents."""
     return default_lr(d_sae, LR_BASE) if lr is None else lr
+
+
+def train_options(
+    *,
+    d_sae: int,
+    lr: float | None,
+    settings: Mapping[str, Any] | None,
+    start: Mapping[str, Any] | None,
+    optimiser: Mapping[str, Any] | None,
+    **others: Any,
+) -> TrainOptions:
+    """The options as a person gives them to `train` or to a member of a sweep, with what was left out."""
+    return TrainOptions(
+        d_sae=d_sae, lr=chosen_lr(lr, d_sae), settings=dict(settings or {}), start=dict(start or {}),
+        optimiser=optimiser_options(optimiser or {}), **others,
+    )  # fmt: skip
+
+
+def check_steps(**numbers: int | None) -> None:
+    """Refuse intervals of less than one step.
+
+    Raises:
+        UserError: a number is not at least 1; names it.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise UserError(f"{name} {number} is not at least 1: choose more steps")

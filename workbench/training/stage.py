@@ -22,8 +22,7 @@ from workbench.training.distributed.together import NoLog, SharedCheckpointer, S
 from workbench.training.finish import CHECKPOINTS, finish, finished
 from workbench.training.loop import deterministic_algorithms, own_random_state, run_steps
 from workbench.training.metrics import MetricsLog
-from workbench.training.optimiser_options import optimiser_options
-from workbench.training.options import TrainOptions, chosen_lr
+from workbench.training.options import check_steps, train_options
 from workbench.training.recorder import Recorder
 from workbench.training.source import Source, Store, open_source
 from workbench.training.start import find_checkpoint, new_trainer, take_over
@@ -116,13 +115,12 @@ def train(
 
     Status: exact (bit-reproducible in the seed on a CPU with the same number of threads).
     """
-    _check_steps(checkpoint_every_steps=checkpoint_every_steps, log_every_steps=log_every_steps)
+    check_steps(checkpoint_every_steps=checkpoint_every_steps, log_every_steps=log_every_steps)
     check_tracker(log_to)
-    options = TrainOptions(
-        architecture=architecture, layout=layout, d_sae=d_sae, k=k, batch_size=batch_size, n_tokens=n_tokens,
-        lr=chosen_lr(lr, d_sae), aux_coefficient=aux_coefficient, k_aux=k_aux,
-        dead_after_tokens=dead_after_tokens, settings=dict(settings or {}), normalise=normalise,
-        start=dict(start or {}), optimiser=optimiser_options(optimiser or {}), seed=seed,
+    options = train_options(
+        architecture=architecture, layout=layout, d_sae=d_sae, k=k, batch_size=batch_size, n_tokens=n_tokens, lr=lr,
+        aux_coefficient=aux_coefficient, k_aux=k_aux, dead_after_tokens=dead_after_tokens, settings=settings,
+        normalise=normalise, start=start, optimiser=optimiser, seed=seed,
     )  # fmt: skip
     source = open_source(
         run, layout=layout, hook=hook, hook_out=hook_out, store=store, other_run=other_run,
@@ -146,12 +144,6 @@ def train(
             return _finish(trainer, whole, source, folder, identity)
     except StoreError as error:
         raise UserError(str(error)) from error
-
-
-def _check_steps(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise UserError(f"{name} {number} is not at least 1: choose more steps")
 
 
 def _run(

@@ -9,6 +9,7 @@ checkpoint holds all, so an interrupted sweep goes on as an interrupted training
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 import shutil
@@ -27,18 +28,20 @@ from workbench.training.checkpointer import Checkpointer
 from workbench.training.finish import CHECKPOINTS, finish, finished
 from workbench.training.loop import own_random_state, run_steps
 from workbench.training.metrics import MetricsLog
-from workbench.training.optimiser_options import optimiser_options
-from workbench.training.options import TrainOptions, chosen_lr
+from workbench.training.options import TrainOptions, check_steps, train_options
 from workbench.training.recorder import Recorder
 from workbench.training.source import Source, Store, open_source
 from workbench.training.stack import Recorders, Stack, own_tensors
+from workbench.training.stage import train
 from workbench.training.start import find_checkpoint, first_rows, new_trainer, take_over
 
 FOLDER = "dictionaries"
-DEFAULTS: dict[str, Any] = {
-    "architecture": "topk", "d_sae": 4096, "k": 32, "lr": None, "aux_coefficient": 1 / 32, "k_aux": None,
-    "dead_after_tokens": 10_000, "settings": {}, "normalise": "spread", "start": {}, "optimiser": {},
-}  # fmt: skip
+NAMES = (
+    "architecture", "d_sae", "k", "lr", "aux_coefficient", "k_aux", "dead_after_tokens", "settings", "normalise",
+    "start", "optimiser",
+)  # fmt: skip
+DEFAULTS = {name: inspect.signature(train).parameters[name].default for name in NAMES}
+NESTED = ("settings", "start", "optimiser")
 
 
 def grid(**choices: Sequence[Any]) -> dict[str, dict[str, Any]]:
@@ -52,7 +55,7 @@ def grid(**choices: Sequence[Any]) -> dict[str, dict[str, Any]]:
         member: dict[str, Any] = {}
         for name, value in zip(choices, values, strict=True):
             outer, _, inner = name.partition("_")
-            if inner and isinstance(DEFAULTS.get(outer), dict):
+            if inner and outer in NESTED:
                 member.setdefault(outer, {})[inner] = value
             else:
                 member[name] = value
@@ -103,6 +106,7 @@ def sweep(
 
     Status: exact (each member equals its own training, bit for bit on one thread).
     """
+    check_steps(checkpoint_every_steps=checkpoint_every_steps, log_every_steps=log_every_steps)
     shared = {"layout": layout, "batch_size": batch_size, "n_tokens": n_tokens, "seed": seed}
     options = {name: _options({**common, **member}, shared, name) for name, member in members.items()}
     _refuse_names(options)
@@ -123,10 +127,7 @@ def _options(given: Mapping[str, Any], shared: Mapping[str, Any], name: str) -> 
             raise UserError(
                 f"member {name!r} has {key!r}, which is not an option of a member; {nearest(key, DEFAULTS)}"
             )
-    found = {**DEFAULTS, **given}
-    found["lr"] = chosen_lr(found["lr"], found["d_sae"])
-    found["optimiser"] = optimiser_options(found["optimiser"])
-    return TrainOptions(**found, **shared)
+    return train_options(**{**DEFAULTS, **given}, **shared)
 
 
 def _refuse_names(members: Mapping[str, Any]) -> None:
