@@ -16,6 +16,7 @@ LAYERS = [
     {"store", "kernels"},
     {"assets"},
     {"models", "hooks", "text"},
+    {"anatomy"},
     {"capture"},
     {"dictionaries"},
     {"training"},

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from tests.models_on_disk import tiny_model_dir
-from workbench.circuits.executor import Executor
+from tests.models_on_disk import architecture_dir, tiny_model_dir
+from workbench.anatomy import Anatomy, open_anatomy
 from workbench.circuits.observation import Observation, observe
 from workbench.dictionaries import Dictionary
 from workbench.dictionaries.topk import TopKDictionary
@@ -20,6 +20,11 @@ SHAPE = {
     "d_model": 16, "d_head": 4, "n_heads": 4, "n_layers": 2, "n_ctx": 16, "d_vocab": 13, "d_mlp": 32,
     "act_fn": "gelu", "normalization_type": "LN", "seed": 0,
 }  # fmt: skip
+
+
+def rounding(anatomy: Anatomy) -> float:
+    """What two ways of computing one number may differ by: Hugging Face's RMS norms compute in float32."""
+    return 1e-9 if anatomy.ln_final.centred or anatomy.ln_final.identity else 3e-5
 
 
 def native_model(**changes: object) -> TransformerBridge:
@@ -48,23 +53,29 @@ def tiny_dictionary(d_model: int, *, hook: str, d_sae: int = 40, k: int = 5) -> 
     return TopKDictionary(**weights, W_dec=W_dec, k=k, hook_name=hook)
 
 
-@pytest.fixture(scope="session", params=["native", "attention-only", "no-norm", "gpt2"])
-def executor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Executor:
-    """Executors of four architectures, all with random weights."""
+NATIVE = {"native": {}, "attention-only": {"attn_only": True}, "no-norm": {"normalization_type": None}}
+OTHERS = ("neox", "llama", "qwen3", "gemma2", "gemma3")
+
+
+@pytest.fixture(scope="session", params=[*NATIVE, "gpt2", *OTHERS])
+def anatomy(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Anatomy:
+    """Models of nine architectures in float64, all with random weights."""
+    if request.param in NATIVE:
+        return open_anatomy(native_model(**NATIVE[request.param]))
+    folder: Path = tmp_path_factory.mktemp("model")
     if request.param == "gpt2":
-        folder: Path = tmp_path_factory.mktemp("model")
-        return Executor(load_model(tiny_model_dir(folder), device="cpu", dtype=torch.float64))
-    changes = {"native": {}, "attention-only": {"attn_only": True}, "no-norm": {"normalization_type": None}}
-    return Executor(native_model(**changes[request.param]))
+        return open_anatomy(load_model(tiny_model_dir(folder), device="cpu", dtype=torch.float64))
+    source = architecture_dir(folder, request.param)
+    return open_anatomy(load_model(source, device="cpu", dtype=torch.float64))
 
 
 @pytest.fixture
-def native() -> Executor:
+def native() -> Anatomy:
     """The plain tiny model."""
-    return Executor(native_model())
+    return open_anatomy(native_model())
 
 
 @pytest.fixture
-def seen(native: Executor) -> Observation:
+def seen(native: Anatomy) -> Observation:
     """Five random pairs under the tiny model."""
     return observe(native, random_batch())

@@ -6,51 +6,51 @@ import pytest
 import torch
 
 from tests.causal.conftest import random_batch, tiny_dictionary
+from workbench.anatomy import Anatomy
 from workbench.circuits import attribution
 from workbench.circuits.attribution import attribute_components, attribute_error, attribute_features
-from workbench.circuits.executor import Executor
 from workbench.circuits.nodes import component_nodes, site_of_hook
 from workbench.circuits.observation import Observation, observe_streams
 from workbench.circuits.patching import patch_components, patch_error, patch_features
 from workbench.circuits.split import active_features, split_pair
 
 
-def near_pair(executor: Executor, *, size: float) -> Observation:
+def near_pair(anatomy: Anatomy, *, size: float) -> Observation:
     """Pairs whose counterfactual embedding differs from the clean one by a small part of a real change."""
     batch = random_batch()
-    clean, other = executor.embed(batch.clean), executor.embed(batch.counterfactual)
-    return observe_streams(executor, batch, clean, clean + size * (other - clean))
+    clean, other = anatomy.embed(batch.clean), anatomy.embed(batch.counterfactual)
+    return observe_streams(anatomy, batch, clean, clean + size * (other - clean))
 
 
 def relative_gap(predicted: torch.Tensor, exact: torch.Tensor) -> float:
     return float((predicted - exact).abs().max() / exact.abs().max())
 
 
-def component_gap(executor: Executor, size: float) -> float:
-    seen, nodes = near_pair(executor, size=size), component_nodes(executor.model)
-    return relative_gap(attribute_components(executor, seen, nodes), patch_components(executor, seen, nodes))
+def component_gap(anatomy: Anatomy, size: float) -> float:
+    seen, nodes = near_pair(anatomy, size=size), component_nodes(anatomy.model)
+    return relative_gap(attribute_components(anatomy, seen, nodes), patch_components(anatomy, seen, nodes))
 
 
-def test_components_agree_in_the_linear_regime(executor: Executor) -> None:
-    assert component_gap(executor, 1e-5) < 1e-3
+def test_components_agree_in_the_linear_regime(anatomy: Anatomy) -> None:
+    assert component_gap(anatomy, 1e-5) < 1e-3
 
 
-def test_the_gap_is_of_second_order(native: Executor) -> None:
+def test_the_gap_is_of_second_order(native: Anatomy) -> None:
     """Halving the change halves the relative gap: what is left out is quadratic."""
     ratio = component_gap(native, 1e-3) / component_gap(native, 5e-4)
     assert 1.8 < ratio < 2.2
 
 
-def test_a_wrong_sign_is_noticed(native: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = attribution.write_change
-    monkeypatch.setattr(attribution, "write_change", lambda *arguments: -right(*arguments))
+def test_a_wrong_sign_is_noticed(native: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attribution.linear_change
+    monkeypatch.setattr(attribution, "linear_change", lambda *arguments: -right(*arguments))
     assert component_gap(native, 1e-5) > 1
 
 
 @pytest.mark.parametrize(
     "hook", ["blocks.0.hook_resid_post", "blocks.1.hook_resid_mid", "blocks.0.hook_mlp_out"]
 )
-def test_features_and_error_agree_in_the_linear_regime(native: Executor, hook: str) -> None:
+def test_features_and_error_agree_in_the_linear_regime(native: Anatomy, hook: str) -> None:
     seen, site = near_pair(native, size=1e-6), site_of_hook(native.model, hook)
     dictionary = tiny_dictionary(16, hook=hook)
     split = split_pair(dictionary, seen, site)
@@ -64,7 +64,7 @@ def test_features_and_error_agree_in_the_linear_regime(native: Executor, hook: s
     assert gap < 1e-3
 
 
-def test_features_and_error_sum_to_the_attribution_of_the_activation(native: Executor) -> None:
+def test_features_and_error_sum_to_the_attribution_of_the_activation(native: Anatomy) -> None:
     """First-order effects are linear in the change, so the parts of an activation add up at any size."""
     hook = "blocks.0.hook_resid_post"
     seen, site = near_pair(native, size=1.0), site_of_hook(native.model, hook)

@@ -6,22 +6,22 @@ import pytest
 import torch
 
 from tests.causal.conftest import random_batch, tiny_dictionary
+from workbench.anatomy import Anatomy
 from workbench.circuits import edges
 from workbench.circuits.edges import active_positions, writer_contributions, writer_nodes
-from workbench.circuits.executor import Executor
 from workbench.circuits.nodes import component_nodes, site_of_hook
 from workbench.circuits.observation import observe
 from workbench.circuits.split import activation_at, active_features, split_pair
 
 
-def conservation_gap(executor: Executor, hook: str) -> float:
+def conservation_gap(anatomy: Anatomy, hook: str) -> float:
     """Largest difference between the writers' sum and the change of the pre-activation, over its size."""
-    seen, site = observe(executor, random_batch()), site_of_hook(executor.model, hook)
-    dictionary = tiny_dictionary(int(executor.model.cfg.d_model), hook=hook)
+    seen, site = observe(anatomy, random_batch()), site_of_hook(anatomy.model, hook)
+    dictionary = tiny_dictionary(int(anatomy.model.cfg.d_model), hook=hook)
     split = split_pair(dictionary, seen, site)
     features = active_features([split]).tolist()
-    writers = writer_nodes(component_nodes(executor.model), site)
-    parts = writer_contributions(executor, seen, split, dictionary, writers=writers, features=features)
+    writers = writer_nodes(component_nodes(anatomy.model), site)
+    parts = writer_contributions(anatomy, seen, split, dictionary, writers=writers, features=features)
     before = [
         (activation_at(a, site) - dictionary.b_dec) @ dictionary.W_enc[:, features]
         + dictionary.b_enc[features]
@@ -34,11 +34,11 @@ def conservation_gap(executor: Executor, hook: str) -> float:
 @pytest.mark.parametrize(
     "hook", ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre", "blocks.1.hook_resid_post"]
 )
-def test_writers_sum_to_the_pre_activation(executor: Executor, hook: str) -> None:
-    assert conservation_gap(executor, hook) < 1e-9
+def test_writers_sum_to_the_pre_activation(anatomy: Anatomy, hook: str) -> None:
+    assert conservation_gap(anatomy, hook) < 1e-9
 
 
-def test_a_forgotten_writer_is_noticed(native: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forgotten_writer_is_noticed(native: Anatomy, monkeypatch: pytest.MonkeyPatch) -> None:
     right = edges.write_change
     monkeypatch.setattr(
         edges, "write_change", lambda e, s, node: right(e, s, node) * (0 if node.node_id == "a0.h1" else 1)
@@ -46,7 +46,7 @@ def test_a_forgotten_writer_is_noticed(native: Executor, monkeypatch: pytest.Mon
     assert conservation_gap(native, "blocks.1.hook_resid_post") > 1e-3
 
 
-def test_a_block_output_has_no_stream_of_writers(native: Executor) -> None:
+def test_a_block_output_has_no_stream_of_writers(native: Anatomy) -> None:
     site = site_of_hook(native.model, "blocks.0.hook_mlp_out")
     assert writer_nodes(component_nodes(native.model), site) == ()
     assert torch.tensor(site.depth) == 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.causal.conftest import tiny_dictionary
-from workbench.circuits.executor import Executor
+from workbench.anatomy import Anatomy
 from workbench.circuits.nodes import site_of_hook
 from workbench.circuits.observation import Observation
 from workbench.circuits.patching import patch_error, patch_features, patch_together, patch_writes
@@ -20,15 +20,13 @@ HOOKS = (
 )
 
 
-def opened(native: Executor, seen: Observation, hook: str):
+def opened(native: Anatomy, seen: Observation, hook: str):
     site, dictionary = site_of_hook(native.model, hook), tiny_dictionary(16, hook=hook)
     return site, dictionary, split_pair(dictionary, seen, site)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_all_features_and_the_error_are_the_activation(
-    native: Executor, seen: Observation, hook: str
-) -> None:
+def test_all_features_and_the_error_are_the_activation(native: Anatomy, seen: Observation, hook: str) -> None:
     site, dictionary, split = opened(native, seen, hook)
     whole = activation_at(seen.counterfactual, site) - activation_at(seen.clean, site)
     parts = [
@@ -41,7 +39,7 @@ def test_all_features_and_the_error_are_the_activation(
     torch.testing.assert_close(together, exact, rtol=0, atol=1e-9)
 
 
-def test_the_whole_stream_patched_is_the_counterfactual(native: Executor, seen: Observation) -> None:
+def test_the_whole_stream_patched_is_the_counterfactual(native: Anatomy, seen: Observation) -> None:
     site, dictionary, split = opened(native, seen, HOOKS[0])
     features = active_features([split])
     error = split.counterfactual.error - split.clean.error
@@ -54,7 +52,7 @@ def test_the_whole_stream_patched_is_the_counterfactual(native: Executor, seen: 
     assert (joint - effect).abs().max() > 1e-3, "without the error something must be missing"
 
 
-def test_one_feature_patched_alone_equals_a_set_of_one(native: Executor, seen: Observation) -> None:
+def test_one_feature_patched_alone_equals_a_set_of_one(native: Anatomy, seen: Observation) -> None:
     site, dictionary, split = opened(native, seen, HOOKS[3])
     for feature in active_features([split])[:5].tolist():
         alone = patch_features(native, seen, split, dictionary, depth=site.depth, features=[feature])[0]
@@ -63,7 +61,7 @@ def test_one_feature_patched_alone_equals_a_set_of_one(native: Executor, seen: O
         torch.testing.assert_close(alone, joint, rtol=0, atol=1e-9)
 
 
-def test_a_feature_with_its_own_clean_value_has_no_effect(native: Executor, seen: Observation) -> None:
+def test_a_feature_with_its_own_clean_value_has_no_effect(native: Anatomy, seen: Observation) -> None:
     site, dictionary, split = opened(native, seen, HOOKS[0])
     same = Split(split.clean, split.clean)
     features = active_features([same]).tolist()
@@ -72,7 +70,7 @@ def test_a_feature_with_its_own_clean_value_has_no_effect(native: Executor, seen
     assert patch_error(native, seen, same, depth=site.depth).abs().max() < 1e-12
 
 
-def test_the_first_position_belongs_to_the_error(native: Executor, seen: Observation) -> None:
+def test_the_first_position_belongs_to_the_error(native: Anatomy, seen: Observation) -> None:
     site, dictionary, split = opened(native, seen, HOOKS[0])
     assert split.clean.values[:, 0].eq(0).all()
     expected = activation_at(seen.clean, site)[:, 0] - dictionary.b_dec

@@ -5,14 +5,12 @@ ablate(run, task="ioi")    # faithfulness and completeness against random sets, 
 """
 
 from workbench.circuits.ablating import AblationResult, ablate
-from workbench.circuits.executor import Executor
 from workbench.circuits.graph import validate_graph
 from workbench.circuits.nodes import Node, component_nodes
 from workbench.circuits.tracing import TraceResult, trace
 
 __all__ = [
     "AblationResult",
-    "Executor",
     "Node",
     "TraceResult",
     "ablate",

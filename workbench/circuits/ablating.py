@@ -183,20 +183,20 @@ def run_sets(
 def _run_components(
     setting: Setting, held: HeldOut, sets: Sequence[NodeSet], traced: Traced, progress: Progress
 ) -> Tensor:
-    means = component_means(setting.executor, held.reference)
+    means = component_means(setting.anatomy, held.reference)
     kept = [s.kept_of(traced.pool) for s in sets]
-    return ablate_components(setting.executor, held.batch, means, kept, progress=progress)
+    return ablate_components(setting.anatomy, held.batch, means, kept, progress=progress)
 
 
 def _run_features(
     setting: Setting, held: HeldOut, sets: Sequence[NodeSet], progress: Progress, *, error_always: bool
 ) -> Tensor:
-    executor, dictionary, site = setting.executor, setting.dictionary, setting.site
+    anatomy, dictionary, site = setting.anatomy, setting.dictionary, setting.site
     means = feature_means(codes_at(dictionary, held.reference, site), dictionary.d_sae)
-    masks = [feature_mask(one, dictionary.d_sae).to(executor.device) for one in sets]
+    masks = [feature_mask(one, dictionary.d_sae).to(anatomy.device) for one in sets]
     errors = [error_always or one.keeps(Node("error", site.layer)) for one in sets]
     return ablate_features(
-        executor,
+        anatomy,
         held.batch,
         held.clean,
         means,

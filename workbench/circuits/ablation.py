@@ -19,9 +19,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.circuits.executor import Activations, Executor
+from workbench.anatomy import Anatomy
 from workbench.circuits.metric import logit_difference, metric_of_streams
-from workbench.circuits.nodes import Node, Site, has_mlp
+from workbench.circuits.nodes import Node, Site
+from workbench.circuits.observation import Activations
 from workbench.circuits.split import Codes, activation_at, encode_prompts, written_rows
 from workbench.dictionaries import Dictionary
 from workbench.progress import Progress
@@ -43,16 +44,15 @@ class ComponentMeans:
     mlp: tuple[Tensor, ...]
 
 
-def component_means(executor: Executor, seen: Activations) -> ComponentMeans:
+def component_means(anatomy: Anatomy, seen: Activations) -> ComponentMeans:
     """Positional means of heads and MLPs."""
-    layers = range(executor.n_layers) if has_mlp(executor.model) else range(0)
-    written = [seen.resid[2 * layer + 2] - seen.resid[2 * layer + 1] for layer in layers]
+    written = seen.mlp_out if anatomy.has_mlp else ()
     return ComponentMeans(tuple(z.mean(0) for z in seen.z), tuple(w.mean(0) for w in written))
 
 
 @torch.no_grad()
 def ablate_components(
-    executor: Executor,
+    anatomy: Anatomy,
     batch: Batch,
     means: ComponentMeans,
     kept: Sequence[frozenset[Node]],
@@ -64,46 +64,35 @@ def ablate_components(
 
     Status: exact. Keeping all nodes gives the model's own logit difference (tests/causal/test_ablation.py).
     """
-    embedded = executor.embed(batch.clean)
+    embedded = anatomy.embed(batch.clean)
     width = max(1, max_tokens // embedded[..., 0].numel())
     metrics = []
     for start in range(0, len(kept), width):
         chunk = kept[start : start + width]
-        metrics.append(_run_kept(executor, batch, means, embedded, chunk))
+        metrics.append(_run_kept(anatomy, batch, means, embedded, chunk))
         if progress is not None:
             progress.advance(len(chunk))
     return torch.cat(metrics)
 
 
 def _run_kept(
-    executor: Executor, batch: Batch, means: ComponentMeans, embedded: Tensor, kept: Sequence[frozenset[Node]]
+    anatomy: Anatomy, batch: Batch, means: ComponentMeans, embedded: Tensor, kept: Sequence[frozenset[Node]]
 ) -> Tensor:
-    """One forward pass with the sets side by side in the batch dimension."""
-    n_heads, sets = int(executor.model.cfg.n_heads), (len(kept), embedded.shape[0])
-    x = embedded.expand(len(kept), *embedded.shape).flatten(0, 1)
+    """One forward pass with the sets side by side in a leading axis."""
+    edits: dict[str, Callable[[Tensor], Tensor]] = {}
+    for layer in range(anatomy.n_layers):
+        heads = [[Node("head", layer, h) in s for h in range(anatomy.n_heads)] for s in kept]
+        keep = torch.tensor(heads, device=embedded.device)[:, None, None, :, None]
+        edits[f"blocks.{layer}.attn.hook_z"] = _keep(keep, means.z[layer])
+        if means.mlp:
+            mlps = torch.tensor([Node("mlp", layer) in s for s in kept], device=embedded.device)
+            edits[f"blocks.{layer}.hook_mlp_out"] = _keep(mlps[:, None, None, None], means.mlp[layer])
+    streams = embedded.expand(len(kept), *embedded.shape)
+    return logit_difference(anatomy.last_logits(streams, 0, edits), batch)
 
-    def keep_heads(layer: int) -> Callable[..., Tensor]:
-        keep = torch.tensor(
-            [[Node("head", layer, h) in s for h in range(n_heads)] for s in kept], device=x.device
-        )
 
-        def hook(z: Tensor, hook: object) -> Tensor:
-            live = z.unflatten(0, sets)
-            return torch.where(keep[:, None, None, :, None], live, means.z[layer]).flatten(0, 1)
-
-        return hook
-
-    hooks = [(f"blocks.{layer}.attn.hook_z", keep_heads(layer)) for layer in range(executor.n_layers)]
-    with executor.model.hooks(fwd_hooks=hooks):
-        for layer in range(executor.n_layers):
-            x = executor.step(x, 2 * layer)
-            if means.mlp:
-                keep = torch.tensor([Node("mlp", layer) in s for s in kept], device=x.device)[
-                    :, None, None, None
-                ]
-                live, mean = executor.step(x, 2 * layer + 1).unflatten(0, sets), means.mlp[layer]
-                x = torch.where(keep, live, x.unflatten(0, sets) + mean).flatten(0, 1)
-    return logit_difference(executor.last_logits(x, executor.last_depth).unflatten(0, sets), batch)
+def _keep(keep: Bool[Tensor, ...], mean: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda live: torch.where(keep, live, mean)
 
 
 @dataclass(frozen=True)
@@ -135,7 +124,7 @@ def codes_at(dictionary: Dictionary, seen: Activations, site: Site) -> Codes:
 
 @torch.no_grad()
 def ablate_features(
-    executor: Executor,
+    anatomy: Anatomy,
     batch: Batch,
     seen: Activations,
     means: FeatureMeans,
@@ -150,7 +139,7 @@ def ablate_features(
     """m, in logits, of the clean prompts with every feature outside each kept set mean-ablated.
 
     Args:
-        executor: The model.
+        anatomy: The model.
         batch: The pairs; only their clean prompts are run.
         seen: Activations of the clean prompts.
         means: What ablated nodes become.
@@ -173,7 +162,7 @@ def ablate_features(
             base + ablation_change(codes, means, dictionary, keep) + (0 if with_error else error_change)
             for keep, with_error in zip(kept[here], keep_error[here], strict=True)
         ]
-        metrics.append(metric_of_streams(executor, torch.stack(streams), site.depth, batch))
+        metrics.append(metric_of_streams(anatomy, torch.stack(streams), site.depth, batch))
         if progress is not None:
             progress.advance(len(streams))
     return torch.cat(metrics)

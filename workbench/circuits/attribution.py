@@ -15,24 +15,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.circuits.executor import Executor
+from workbench.anatomy import Anatomy
 from workbench.circuits.nodes import Node, component_depth
-from workbench.circuits.observation import Observation, write_change
+from workbench.circuits.observation import Observation, linear_change
 from workbench.circuits.split import Split, project_active
 from workbench.dictionaries import Dictionary
 
 
 def attribute_components(
-    executor: Executor, seen: Observation, nodes: tuple[Node, ...]
+    anatomy: Anatomy, seen: Observation, nodes: tuple[Node, ...]
 ) -> Float[Tensor, "node prompt"]:
     """First-order effect of each component on each prompt, in logits. Status: first-order."""
-    return torch.stack([component_terms(executor, seen, node).sum(-1) for node in nodes])
+    return torch.stack([component_terms(anatomy, seen, node).sum(-1) for node in nodes])
 
 
-def component_terms(executor: Executor, seen: Observation, node: Node) -> Float[Tensor, "prompt pos"]:
+def component_terms(anatomy: Anatomy, seen: Observation, node: Node) -> Float[Tensor, "prompt pos"]:
     """The effect of one component by position. Status: first-order."""
     gradient = seen.gradients[component_depth(node)]
-    return -(write_change(executor, seen, node) * gradient).sum(-1)
+    return -(linear_change(anatomy, seen, node) * gradient).sum(-1)
 
 
 def attribute_features(

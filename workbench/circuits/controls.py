@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from workbench.anatomy import Anatomy, open_anatomy
 from workbench.circuits.effects import Effects, feature_effects
-from workbench.circuits.executor import Executor
 from workbench.circuits.metric import logit_difference
 from workbench.circuits.nodes import Site
 from workbench.circuits.observation import Observation
@@ -58,7 +58,7 @@ class DictionaryReport:
 
 
 def report_dictionary(
-    executor: Executor,
+    anatomy: Anatomy,
     observations: Sequence[Observation],
     splits: Sequence[Split],
     dictionary: Dictionary,
@@ -70,10 +70,10 @@ def report_dictionary(
 ) -> DictionaryReport:
     """Joint and single effects of the exactly patched features of one dictionary."""
     rows = [row for row in effects.exact_rows if effects.nodes[row].kind == "feature"]
-    features = torch.tensor([effects.nodes[row].feature for row in rows], device=executor.device)
+    features = torch.tensor([effects.nodes[row].feature for row in rows], device=anatomy.device)
     joint = torch.cat(
         [
-            patch_together(executor, o, s, dictionary, depth=site.depth, features=features)
+            patch_together(anatomy, o, s, dictionary, depth=site.depth, features=features)
             for o, s in zip(observations, splits, strict=True)
         ]
     )
@@ -93,7 +93,7 @@ def total_effect(observations: Sequence[Observation]) -> np.ndarray:
 
 
 def random_dictionary_report(
-    executor: Executor,
+    anatomy: Anatomy,
     observations: Sequence[Observation],
     dictionary: Dictionary,
     *,
@@ -109,10 +109,10 @@ def random_dictionary_report(
     control = random_dictionary(like=dictionary, seed=seed, sample=sample)
     splits = [split_pair(control, seen, site) for seen in observations]
     effects = feature_effects(
-        executor, observations, splits, control, site=site, n_exact=n_exact, progress=progress
+        anatomy, observations, splits, control, site=site, n_exact=n_exact, progress=progress
     )
     return report_dictionary(
-        executor, observations, splits, control, effects, site=site, n_resamples=n_resamples, seed=seed
+        anatomy, observations, splits, control, effects, site=site, n_resamples=n_resamples, seed=seed
     )
 
 
@@ -120,7 +120,7 @@ def untrained_baseline(
     source: str, batches: Sequence[Batch], *, seed: int, n_resamples: int, device: str
 ) -> Estimate:
     """Mean logit difference of the clean prompts under a freshly initialised model of the same shape."""
-    executor = Executor(load_random_model(source, seed=seed, device=device))
+    anatomy = open_anatomy(load_random_model(source, seed=seed, device=device))
     with torch.no_grad():
-        found = [logit_difference(executor.last_logits(executor.embed(b.clean), 0), b) for b in batches]
+        found = [logit_difference(anatomy.last_logits(anatomy.embed(b.clean), 0), b) for b in batches]
     return mean_estimate(torch.cat(found).cpu().double().numpy(), n_resamples=n_resamples, seed=seed)

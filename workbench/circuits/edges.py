@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
-from workbench.circuits.executor import Executor
+from workbench.anatomy import Anatomy
 from workbench.circuits.nodes import Node, Site, component_depth
 from workbench.circuits.observation import Observation, write_change
 from workbench.circuits.split import Split, feature_values
@@ -69,7 +69,7 @@ def writer_nodes(components: Sequence[Node], site: Site) -> tuple[Node, ...]:
 
 @torch.no_grad()
 def writer_contributions(
-    executor: Executor,
+    anatomy: Anatomy,
     seen: Observation,
     split: Split,
     dictionary: Dictionary,
@@ -84,7 +84,7 @@ def writer_contributions(
     """
     active = active_positions(split, features)
     encoder = dictionary.W_enc[:, list(features)]
-    parts = [-write_change(executor, seen, node) @ encoder for node in writers]
+    parts = [-write_change(anatomy, seen, node) @ encoder for node in writers]
     per_position = torch.stack(parts) if parts else encoder.new_zeros(0, *active.shape)
     return torch.einsum("wnpf,npf->wfn", per_position, active.to(per_position.dtype))
 

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.anatomy import Anatomy
 from workbench.circuits.attribution import (
     attribute_components,
     attribute_error,
     attribute_features,
     component_terms,
 )
-from workbench.circuits.executor import Executor
 from workbench.circuits.nodes import Node, Site
 from workbench.circuits.observation import Observation
 from workbench.circuits.patching import patch_components, patch_error, patch_features
@@ -69,7 +69,7 @@ def largest(attributed: Float[Tensor, "node prompt"], n: int | None) -> list[int
 
 
 def component_effects(
-    executor: Executor,
+    anatomy: Anatomy,
     observations: Sequence[Observation],
     nodes: tuple[Node, ...],
     *,
@@ -77,20 +77,20 @@ def component_effects(
     progress: Progress | None = None,
 ) -> Effects:
     """Effects of components; exact for the `n_exact` largest first-order ones (None: for all)."""
-    attributed = torch.cat([attribute_components(executor, seen, nodes) for seen in observations], 1).cpu()
+    attributed = torch.cat([attribute_components(anatomy, seen, nodes) for seen in observations], 1).cpu()
     rows = largest(attributed, n_exact)
     patched = torch.full_like(attributed, torch.nan)
     chosen = [nodes[row] for row in rows]
     patched[rows] = torch.cat(
-        [patch_components(executor, seen, chosen, progress=progress) for seen in observations], 1
+        [patch_components(anatomy, seen, chosen, progress=progress) for seen in observations], 1
     ).cpu()
     widest = max(observations, key=lambda seen: len(seen.clean_logits))
-    peaks = [_peak(component_terms(executor, widest, node)) for node in nodes]
+    peaks = [_peak(component_terms(anatomy, widest, node)) for node in nodes]
     return Effects(nodes, attributed, patched, torch.tensor(peaks))
 
 
 def feature_effects(
-    executor: Executor,
+    anatomy: Anatomy,
     observations: Sequence[Observation],
     splits: Sequence[Split],
     dictionary: Dictionary,
@@ -109,7 +109,7 @@ def feature_effects(
     patched = torch.full_like(attributed, torch.nan)
     patched[rows] = torch.cat(
         [
-            patch_features(executor, o, s, dictionary, depth=site.depth, features=chosen, progress=progress)
+            patch_features(anatomy, o, s, dictionary, depth=site.depth, features=chosen, progress=progress)
             for o, s in both
         ],
         1,
@@ -118,17 +118,17 @@ def feature_effects(
     peaks[rows] = feature_peaks(observations, splits, dictionary, site=site, features=chosen)
     nodes = tuple(Node("feature", site.layer, feature=f) for f in features.tolist())
     return Effects(nodes, attributed, patched, peaks) + error_effects(
-        executor, observations, splits, site=site
+        anatomy, observations, splits, site=site
     )
 
 
 def error_effects(
-    executor: Executor, observations: Sequence[Observation], splits: Sequence[Split], *, site: Site
+    anatomy: Anatomy, observations: Sequence[Observation], splits: Sequence[Split], *, site: Site
 ) -> Effects:
     """Effect of the dictionary's error node, first-order and exact."""
     both = list(zip(observations, splits, strict=True))
     attributed = torch.cat([attribute_error(o, s, depth=site.depth) for o, s in both]).cpu()
-    patched = torch.cat([patch_error(executor, o, s, depth=site.depth) for o, s in both]).cpu()
+    patched = torch.cat([patch_error(anatomy, o, s, depth=site.depth) for o, s in both]).cpu()
     seen, split = max(both, key=lambda pair: len(pair[0].clean_logits))
     change = split.counterfactual.error - split.clean.error
     peak = _peak((change * seen.gradients[site.depth]).sum(-1))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workbench.circuits.executor import Activations
 from workbench.circuits.metric import task_batches
+from workbench.circuits.observation import Activations, activations
 from workbench.circuits.setting import Setting
 from workbench.errors import UserError
 from workbench.tasks import Batch, Task, make_task
@@ -45,9 +45,9 @@ def held_out(
 
 
 def _observe(setting: Setting, judged: Task, reference: Task) -> list[HeldOut]:
-    executor = setting.executor
-    others = {b.clean.shape[1]: b.counterfactual for b in task_batches(reference, executor.device)}
+    anatomy = setting.anatomy
+    others = {b.clean.shape[1]: b.counterfactual for b in task_batches(reference, anatomy.device)}
     return [
-        HeldOut(batch, executor.observe(batch.clean), executor.observe(others[batch.clean.shape[1]]))
-        for batch in task_batches(judged, executor.device)
+        HeldOut(batch, activations(anatomy, batch.clean), activations(anatomy, others[batch.clean.shape[1]]))
+        for batch in task_batches(judged, anatomy.device)
     ]

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.anatomy import self_check
 from workbench.circuits.controls import (
     DictionaryReport,
     random_dictionary_report,
@@ -66,10 +67,10 @@ def measure(
     seed: int,
 ) -> Measurement:
     """Measure a task's circuit: two forward passes and one backward pass, then the interventions."""
-    executor, site, dictionary = setting.executor, setting.site, setting.dictionary
-    batches = task_batches(task, executor.device)
-    error = executor.self_check(batches[-1].clean[:2])
-    observations = [observe(executor, batch) for batch in batches]
+    anatomy, site, dictionary = setting.anatomy, setting.site, setting.dictionary
+    batches = task_batches(task, anatomy.device)
+    error = self_check(anatomy, batches[-1].clean[:2])
+    observations = [observe(anatomy, batch) for batch in batches]
     splits = [split_pair(dictionary, seen, site) for seen in observations]
     components = component_nodes(setting.model)
     n_patches = (min(n_exact_components or len(components), len(components)) + 2 * n_exact_features) * len(
@@ -77,14 +78,14 @@ def measure(
     )
     with Progress(n_patches, f"patching {task.name}", "nodes") as progress:
         parts = component_effects(
-            executor, observations, components, n_exact=n_exact_components, progress=progress
+            anatomy, observations, components, n_exact=n_exact_components, progress=progress
         )
         learned = feature_effects(
-            executor, observations, splits, dictionary, site=site, n_exact=n_exact_features, progress=progress
+            anatomy, observations, splits, dictionary, site=site, n_exact=n_exact_features, progress=progress
         )
         common = {"site": site, "n_resamples": n_resamples, "seed": seed}
         control = random_dictionary_report(
-            executor, observations, dictionary, n_exact=n_exact_features, progress=progress, **common
+            anatomy, observations, dictionary, n_exact=n_exact_features, progress=progress, **common
         )
     features = tuple(learned.nodes[row] for row in learned.exact_rows if learned.nodes[row].kind == "feature")
     writers = writer_nodes(components, site)
@@ -96,10 +97,10 @@ def measure(
         features=features,
         contributions=mean_contributions(setting, observations, splits, writers=writers, features=features),
         self_check_frac=error,
-        dictionary=report_dictionary(executor, observations, splits, dictionary, learned, **common),
+        dictionary=report_dictionary(anatomy, observations, splits, dictionary, learned, **common),
         random_dictionary=control,
         untrained_logits=untrained_baseline(
-            setting.model_source, batches, seed=seed, n_resamples=n_resamples, device=str(executor.device)
+            setting.model_source, batches, seed=seed, n_resamples=n_resamples, device=str(anatomy.device)
         ),
     )
 
@@ -115,7 +116,7 @@ def mean_contributions(
     """Contributions of writers to the features' pre-activations, meaned over all prompts."""
     indices = [node.feature for node in features]
     parts = [
-        writer_contributions(setting.executor, o, s, setting.dictionary, writers=writers, features=indices)
+        writer_contributions(setting.anatomy, o, s, setting.dictionary, writers=writers, features=indices)
         for o, s in zip(observations, splits, strict=True)
     ]
     return torch.cat(parts, -1).mean(-1).cpu()

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.circuits.executor import Executor
+from workbench.anatomy import Anatomy
 from workbench.tasks import Batch, Task
 
 METRIC = "logit difference"
@@ -37,8 +37,7 @@ def logit_difference(logits: Float[Tensor, "*batch d_vocab"], batch: Batch) -> F
 
 @torch.no_grad()
 def metric_of_streams(
-    executor: Executor, streams: Float[Tensor, "node prompt pos d_model"], depth: int, batch: Batch
+    anatomy: Anatomy, streams: Float[Tensor, "node prompt pos d_model"], depth: int, batch: Batch
 ) -> Float[Tensor, "node prompt"]:
     """m when the stream at `depth` is replaced, for several replacements at once. Status: exact."""
-    logits = executor.last_logits(streams.flatten(0, 1), depth)
-    return logit_difference(logits.unflatten(0, streams.shape[:2]), batch)
+    return logit_difference(anatomy.last_logits(streams, depth), batch)

@@ -7,7 +7,7 @@ over). The logit difference is the one node that only reads.
 
 Depth names a point of the residual stream: 2l before block l, 2l + 1 between its attention and its MLP,
 2 n_layers after the last block. Every node writes at one depth, so replacing a node's value is the same as
-adding (new - old) output there; that is what makes one executor enough for all kinds.
+adding (new - old) output there; that is what makes one anatomy enough for all kinds.
 """
 
 from __future__ import annotations
@@ -88,6 +88,11 @@ def site_of_hook(model: TransformerBridge, hook: str) -> Site:
         kinds = ", ".join(f"hook_{name}" for name in _OFFSETS)
         raise UserError(f"hook {hook!r} does not add to the residual stream: a circuit needs one of {kinds}")
     layer, kind = int(match[1]), match[2]
+    if kind == "resid_mid" and getattr(model.cfg, "parallel_attn_mlp", False):
+        raise UserError(
+            f"hook {hook!r} does not exist in this model: its attention and MLP read the same stream; choose "
+            f"'blocks.{layer}.hook_resid_pre' or 'blocks.{layer}.hook_resid_post'"
+        )
     return Site(hook, layer, 2 * layer + _OFFSETS[kind], kind.startswith("resid"))
 
 

@@ -15,10 +15,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.circuits.executor import Executor
+from workbench.anatomy import Anatomy
 from workbench.circuits.metric import metric_of_streams
 from workbench.circuits.nodes import Node, component_depth
-from workbench.circuits.observation import Observation, write_change
+from workbench.circuits.observation import Observation, patch_change
 from workbench.circuits.split import Split, feature_change, written_rows
 from workbench.dictionaries import Dictionary
 from workbench.progress import Progress
@@ -27,7 +27,7 @@ MAX_TOKENS = 8192
 
 
 def patch_writes(
-    executor: Executor,
+    anatomy: Anatomy,
     seen: Observation,
     changes: Sequence[Callable[[], Tensor]],
     *,
@@ -38,7 +38,7 @@ def patch_writes(
     """Effect of adding each change to the clean stream at `depth`, in logits. Status: exact.
 
     Args:
-        executor: The model.
+        anatomy: The model.
         seen: The batch of pairs.
         changes: One function a node giving counterfactual minus clean output (prompt, pos, d_model).
         depth: Where all of them write.
@@ -50,31 +50,31 @@ def patch_writes(
     effects = []
     for start in range(0, len(changes), width):
         chunk = torch.stack([base + change() for change in changes[start : start + width]])
-        effects.append(seen.clean_logits - metric_of_streams(executor, chunk, depth, seen.batch))
+        effects.append(seen.clean_logits - metric_of_streams(anatomy, chunk, depth, seen.batch))
         if progress is not None:
             progress.advance(len(chunk))
     return torch.cat(effects) if effects else base.new_zeros(0, base.shape[0])
 
 
 def patch_components(
-    executor: Executor, seen: Observation, nodes: Sequence[Node], *, progress: Progress | None = None
+    anatomy: Anatomy, seen: Observation, nodes: Sequence[Node], *, progress: Progress | None = None
 ) -> Float[Tensor, "node prompt"]:
     """Exact effect of each component on each prompt, in logits. Status: exact."""
     effects = seen.clean_logits.new_zeros(len(nodes), len(seen.clean_logits))
     depths = [component_depth(node) for node in nodes]
     for depth in sorted(set(depths)):
         rows = [row for row, at in enumerate(depths) if at == depth]
-        changes = [_component_change(executor, seen, nodes[row]) for row in rows]
-        effects[rows] = patch_writes(executor, seen, changes, depth=depth, progress=progress)
+        changes = [_component_change(anatomy, seen, nodes[row]) for row in rows]
+        effects[rows] = patch_writes(anatomy, seen, changes, depth=depth, progress=progress)
     return effects
 
 
-def _component_change(executor: Executor, seen: Observation, node: Node) -> Callable[[], Tensor]:
-    return lambda: write_change(executor, seen, node)
+def _component_change(anatomy: Anatomy, seen: Observation, node: Node) -> Callable[[], Tensor]:
+    return lambda: patch_change(anatomy, seen, node)
 
 
 def patch_features(
-    executor: Executor,
+    anatomy: Anatomy,
     seen: Observation,
     split: Split,
     dictionary: Dictionary,
@@ -88,19 +88,17 @@ def patch_features(
     def change_of(feature: int) -> Callable[[], Tensor]:
         return lambda: feature_change(split, feature).unsqueeze(-1) * dictionary.W_dec[feature]
 
-    return patch_writes(executor, seen, [change_of(f) for f in features], depth=depth, progress=progress)
+    return patch_writes(anatomy, seen, [change_of(f) for f in features], depth=depth, progress=progress)
 
 
-def patch_error(
-    executor: Executor, seen: Observation, split: Split, *, depth: int
-) -> Float[Tensor, " prompt"]:
+def patch_error(anatomy: Anatomy, seen: Observation, split: Split, *, depth: int) -> Float[Tensor, " prompt"]:
     """Exact effect of the dictionary's error node on each prompt, in logits. Status: exact."""
     change = split.counterfactual.error - split.clean.error
-    return patch_writes(executor, seen, [lambda: change], depth=depth)[0]
+    return patch_writes(anatomy, seen, [lambda: change], depth=depth)[0]
 
 
 def patch_together(
-    executor: Executor,
+    anatomy: Anatomy,
     seen: Observation,
     split: Split,
     dictionary: Dictionary,
@@ -112,4 +110,4 @@ def patch_together(
     new, old = split.counterfactual, split.clean
     kept = [codes.values * torch.isin(codes.indices, features) for codes in (new, old)]
     change = written_rows(dictionary.W_dec, new, kept[0]) - written_rows(dictionary.W_dec, old, kept[1])
-    return patch_writes(executor, seen, [lambda: change], depth=depth)[0]
+    return patch_writes(anatomy, seen, [lambda: change], depth=depth)[0]

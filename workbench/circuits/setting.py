@@ -1,4 +1,4 @@
-"""What a circuit stage works on: the run's dictionary, the model it was trained on, the executor.
+"""What a circuit stage works on: the run's dictionary, the model it was trained on, the anatomy.
 
 The model is loaded by the name that the run recorded, and refused when its weights are not those that the
 dictionary was trained on: the features of another model's dictionary mean nothing. Weights that were captured
@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from workbench.anatomy import Anatomy, open_anatomy
 from workbench.artifacts import read_json
 from workbench.capture.options import PRECISIONS
-from workbench.circuits.executor import Executor
 from workbench.circuits.nodes import Site, site_of_hook
 from workbench.dictionaries import Dictionary, load_dictionary
 from workbench.errors import UserError
@@ -31,14 +31,14 @@ class Setting:
     """The model and the dictionary of a run.
 
     Attributes:
-        executor: Runs the model from any depth.
+        anatomy: Runs the model from any depth.
         dictionary: On the model's device.
         site: Where the dictionary's hook lies.
         model_source: The name the model was loaded by.
         model_hash: SHA-256 of its weights.
     """
 
-    executor: Executor
+    anatomy: Anatomy
     dictionary: Dictionary
     site: Site
     model_source: str
@@ -47,7 +47,7 @@ class Setting:
     @property
     def model(self) -> TransformerBridge:
         """The bridge."""
-        return self.executor.model
+        return self.anatomy.model
 
 
 def open_setting(
@@ -88,8 +88,8 @@ def open_setting(
         torch.nn.Module.to(bridge, torch.float32)
         bridge.cfg.dtype = torch.float32
     site = site_of_hook(bridge, dictionary.hook_name)
-    executor = Executor(bridge)
-    return Setting(executor, _on_device(dictionary, executor.device), site, str(source), found)
+    anatomy = open_anatomy(bridge)
+    return Setting(anatomy, _on_device(dictionary, anatomy.device), site, str(source), found)
 
 
 def _on_device(dictionary: Dictionary, device: torch.device) -> Dictionary:

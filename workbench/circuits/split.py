@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.circuits.executor import Activations
 from workbench.circuits.nodes import Site
-from workbench.circuits.observation import Observation
+from workbench.circuits.observation import Activations, Observation
 from workbench.dictionaries import Dictionary
 from workbench.kernels import sparse_decode
 
@@ -50,8 +49,10 @@ class Split:
 
 def activation_at(seen: Activations, site: Site) -> Float[Tensor, "prompt pos d_model"]:
     """The activation at the dictionary's hook: the stream, or what one block half adds to it."""
-    x = seen.resid[site.depth]
-    return x if site.is_stream else x - seen.resid[site.depth - 1]
+    if site.is_stream:
+        return seen.resid[site.depth]
+    written = seen.attn_out if site.hook.endswith("attn_out") else seen.mlp_out
+    return written[site.layer]
 
 
 @torch.no_grad()

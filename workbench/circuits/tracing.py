@@ -113,7 +113,7 @@ def trace(
     }
     edges = circuit_edges(found, table)
     graph = build_graph(
-        table, edges, metadata=graph_metadata(setting, pairs), n_layers=setting.executor.n_layers
+        table, edges, metadata=graph_metadata(setting, pairs), n_layers=setting.anatomy.n_layers
     )
     folder = run / "circuits" / task
     result = TraceResult(task, folder, table, checked, meta)
