@@ -4,6 +4,7 @@
 # make check   ruff, format, types
 # make bench   measured speeds against their baselines
 # make bench-peers   training speed and fidelity beside SAELens, sparsify and dictionary_learning (about 5 GB)
+# make bench-peers-circuits   speed, memory and results of circuit-tracer, EAP-IG and TransformerLens (about 4 GB)
 #
 # Each makes .venv first when it is missing or when constraints.txt or pyproject.toml have changed. Only pip
 # opens connections; PYTHON=python3.12 chooses another interpreter.
@@ -17,7 +18,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 export WANDB_MODE := disabled
 
-.PHONY: demo test lab bench bench-peers check install install-dev clean
+.PHONY: demo test lab bench bench-peers bench-peers-circuits check install install-dev clean
 .DEFAULT_GOAL := demo
 
 demo: install
@@ -44,6 +45,9 @@ bench: install-dev
 # The other tools are installed into environments of their own under .venv-peers/.
 bench-peers: install-dev
 	$(BIN)/python -m tests.benchmarks.peers
+
+bench-peers-circuits: install-dev
+	$(BIN)/python -m tests.benchmarks.peers.circuits
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

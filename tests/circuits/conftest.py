@@ -16,7 +16,9 @@ from workbench.dictionaries.topk import TopKDictionary
 from workbench.models import load_model, model_hash
 
 HOOK, TASK = "blocks.0.hook_resid_post", "agreement"
-SMALL = {"n_pairs": 12, "n_exact_features": 10, "n_resamples": 200}
+SMALL = {
+    "n_pairs": 12, "n_exact_features": 10, "n_resamples": 200, "n_random": 4, "allow_unsolved": True,
+}  # fmt: skip
 
 
 def write_run(run: Path, source: Path, *, hook: str = HOOK, seed: int = 5) -> Dictionary:

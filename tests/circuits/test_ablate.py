@@ -16,6 +16,7 @@ from workbench.circuits.setting import open_setting
 from workbench.errors import UserError
 from workbench.tasks import make_task
 
+EDGE_KINDS = ("edges (resample)", "edges (position mean)", "edges (zero)")
 COLUMNS = {
     "set", "protocol", "kind", "n_nodes", "metric_logits", "faithfulness_frac", "completeness_frac", "low", "high",
 }  # fmt: skip
@@ -28,11 +29,37 @@ def rows_of(result: AblationResult, kind: str) -> pd.DataFrame:
 def test_every_granularity_has_every_set(ablated: AblationResult) -> None:
     stored = pd.read_parquet(ablated.path)
     assert set(stored.columns) >= COLUMNS
-    assert tuple(stored["kind"].unique()) == KINDS
+    assert tuple(stored["kind"].unique()) == (*KINDS, *EDGE_KINDS)
     for kind in KINDS:
         names = set(rows_of(ablated, kind).index)
         assert names >= {"traced", "complement", "full", "empty", "top-1", *(f"random-{i}" for i in range(4))}
-    assert stored["protocol"].str.contains("mean over 24 held-out counterfactual").all()
+    nodes = stored[stored["kind"].isin(KINDS)]
+    assert nodes["protocol"].str.contains("mean over 24 held-out counterfactual").all()
+
+
+def test_edges_are_judged_under_every_protocol(ablated: AblationResult) -> None:
+    """Full and empty are ends under each protocol, and the sets are the same edges."""
+    sizes = []
+    for kind in EDGE_KINDS:
+        rows = rows_of(ablated, kind)
+        assert set(rows.index) >= {
+            "traced",
+            "complement",
+            "full",
+            "empty",
+            *(f"random-{i}" for i in range(4)),
+        }
+        sizes.append(rows["n_nodes"].to_dict())
+        assert len(rows.loc["traced", "node_ids"]) == rows.loc["traced", "n_nodes"]
+    assert sizes[0] == sizes[1] == sizes[2]
+    words = [rows_of(ablated, kind)["protocol"].iloc[0] for kind in EDGE_KINDS]
+    assert [
+        w in text for w, text in zip(("paired", "mean at that position", "zero"), words, strict=True)
+    ] == [True] * 3
+
+
+def test_stored_of_the_task(ablated: AblationResult) -> None:
+    stored = pd.read_parquet(ablated.path)
     assert stored.attrs["task"] == TASK
 
 

@@ -17,7 +17,7 @@ from workbench.circuits.edges import PATCHED_LOGITS, PRE_ACTIVATION
 from workbench.circuits.nodes import KINDS
 from workbench.errors import UserError
 
-FILES = ("edges.safetensors", "graph.json", "meta.json", "nodes.parquet", "verification.parquet")
+FILES = ("edges.safetensors", "graph.json", "meta.json", "nodes.parquet", "verification.parquet", "wiring")
 COLUMNS = {
     "node_id",
     "kind",
@@ -127,7 +127,8 @@ def test_the_graph_is_valid_and_pins_the_circuit(traced: tuple[Path, TraceResult
 
 def test_the_same_seed_gives_the_same_bytes(traced: tuple[Path, TraceResult], own_run: Path) -> None:
     again = trace(own_run, task=TASK, **SMALL)
-    for name in FILES:
+    names = (p.relative_to(again.folder) for p in sorted(again.folder.rglob("*")) if p.is_file())
+    for name in names:
         assert sha256_file(again.folder / name) == sha256_file(traced[1].folder / name), name
 
 

@@ -5,7 +5,7 @@ ablate(run, task="ioi")    # faithfulness and completeness against random sets, 
 """
 
 from workbench.circuits.ablating import AblationResult, ablate
-from workbench.circuits.graph import validate_graph
+from workbench.circuits.exchange.validate import validate_graph
 from workbench.circuits.nodes import Node, component_nodes
 from workbench.circuits.tracing import TraceResult, trace
 

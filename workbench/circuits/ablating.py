@@ -28,14 +28,17 @@ from workbench.circuits.ablation import (
     component_means,
     feature_means,
 )
+from workbench.circuits.edge_ablation import FOLDER, edge_rows, read_edge_circuit
 from workbench.circuits.faithfulness import faithfulness
 from workbench.circuits.heldout import HeldOut, held_out
 from workbench.circuits.nodes import Node
 from workbench.circuits.sets import CIRCUIT_KINDS, NodeSet, Traced, plan_sets, read_traced
 from workbench.circuits.setting import Setting, open_setting
+from workbench.circuits.wiring.catalogue import Wiring
 from workbench.errors import UserError
 from workbench.intervals import Estimate, mean_estimate
 from workbench.progress import Progress
+from workbench.tasks import task_name
 
 KINDS = ("components", "features", "features+error")
 _MEANS = "mean over {n} held-out counterfactual prompts, position by position within a length; embedding kept"
@@ -80,6 +83,7 @@ def ablate(
     n_random: int = 20,
     size: int | None = None,
     sizes: Sequence[int] | None = None,
+    protocols: Sequence[str] = ("resample", "position_mean", "zero"),
     n_resamples: int = 1000,
     seed: int = 0,
     model: str | None = None,
@@ -95,6 +99,8 @@ def ablate(
         n_random: Random sets per granularity.
         size: Judge the so many largest nodes instead of the traced circuit.
         sizes: Prefix sizes to judge besides; by default 1, 2, 4, ...
+        protocols: What edges outside the circuit of edges carry: "resample", "position_mean", "mean", "zero",
+            "optimal"; empty to leave the circuit of edges out.
         n_resamples: Bootstrap resamples over prompts.
         seed: Of the held-out prompts, the random sets and the resampling.
         model: Model source, when it is not where the run recorded it.
@@ -109,7 +115,8 @@ def ablate(
         raise UserError(
             f"n_reference {n_reference} is less than n_pairs {n_pairs}: the means include all judged pairs"
         )
-    folder = run / "circuits" / task
+    name = task_name(task)
+    folder = run / "circuits" / name
     circuits = {kind: read_traced(folder, kinds) for kind, kinds in CIRCUIT_KINDS.items()}
     setting = open_setting(run, model=model, device=device)
     meta = check_trace(folder, setting)
@@ -128,14 +135,19 @@ def ablate(
             metrics = run_sets(setting, held, kind, with_complements(plans[kind]), circuits[kind], progress)
             rows = set_rows(plans[kind], circuits[kind], metrics, n_resamples=n_resamples, seed=seed)
             tables.append(rows.assign(kind=kind, protocol=PROTOCOLS[kind].format(n=n_reference)))
+    if protocols and (folder / FOLDER).is_dir():
+        circuit = read_edge_circuit(folder, Wiring(setting.anatomy))
+        options = {"n_random": n_random, "n_resamples": n_resamples, "seed": seed}
+        pairs, reference = [h.batch for h in held], [h.reference_batch for h in held]
+        tables.append(edge_rows(circuit, pairs, reference=reference, protocols=protocols, **options))
     table = pd.concat(tables, ignore_index=True).assign(
         n_prompts=sum(len(h.batch.answer) for h in held), seed=seed
     )
     table.attrs = {key: meta[key] for key in ("task", "metric", "model_hash", "dictionary_hash")}
-    path = run / "ablations" / f"{task}.parquet"
+    path = run / "ablations" / f"{name}.parquet"
     with atomic_file(path) as temporary:
         table.to_parquet(temporary, index=False)
-    return AblationResult(task, path, table)
+    return AblationResult(name, path, table)
 
 
 def check_trace(folder: Path, setting: Setting) -> dict[str, Any]:

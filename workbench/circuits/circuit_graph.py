@@ -132,6 +132,10 @@ class CircuitGraph:
         ends = {"source": ids[self.source.numpy()], "target": ids[self.target.numpy()]}
         return pd.DataFrame({**ends, **{name: t.numpy() for name, t in edge_values(self).items()}})
 
+    def with_columns(self, **columns: Sequence[Any] | np.ndarray) -> CircuitGraph:
+        """The graph with further columns of its node table, one value a node."""
+        return replace(self, nodes=self.nodes.assign(**columns))
+
     def with_edges(self, keep: Bool[Tensor, " edge"] | Int[Tensor, " kept"]) -> CircuitGraph:
         """The same nodes with only these edges, in the order given (a mask or edge numbers)."""
         parts = {"source": self.source, "target": self.target, **edge_values(self)}

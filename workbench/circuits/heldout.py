@@ -20,11 +20,13 @@ class HeldOut:
         batch: What is judged.
         clean: Activations of its clean prompts.
         reference: Activations of the reference counterfactual prompts of that length, which give the means.
+        reference_batch: Those pairs.
     """
 
     batch: Batch
     clean: Activations
     reference: Activations
+    reference_batch: Batch
 
 
 def held_out(
@@ -46,8 +48,10 @@ def held_out(
 
 def _observe(setting: Setting, judged: Task, reference: Task) -> list[HeldOut]:
     anatomy = setting.anatomy
-    others = {b.clean.shape[1]: b.counterfactual for b in task_batches(reference, anatomy.device)}
-    return [
-        HeldOut(batch, activations(anatomy, batch.clean), activations(anatomy, others[batch.clean.shape[1]]))
-        for batch in task_batches(judged, anatomy.device)
-    ]
+    others = {b.clean.shape[1]: b for b in task_batches(reference, anatomy.device)}
+    held = []
+    for batch in task_batches(judged, anatomy.device):
+        other = others[batch.clean.shape[1]]
+        seen = activations(anatomy, batch.clean), activations(anatomy, other.counterfactual)
+        held.append(HeldOut(batch, *seen, other))
+    return held

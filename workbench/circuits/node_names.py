@@ -52,20 +52,25 @@ def node_record(node_id: str) -> dict[str, Any]:
 
 
 def graph_of_edges(
-    edges: Iterable[tuple[str, str]], weight: Float[Tensor, " edge"], **parts: Any
+    edges: Iterable[tuple[str, str]],
+    weight: Float[Tensor, " edge"],
+    *,
+    nodes: Iterable[str] = (),
+    **parts: Any,
 ) -> CircuitGraph:
-    """A graph of named edges, (writer id, reader id); its nodes are those of the edges, sorted by where they write.
+    """A graph of named edges, (writer id, reader id), its nodes in the order of computation.
 
     Args:
         edges: Names of source and target.
         weight: One weight an edge.
+        nodes: Names of nodes that are in the graph even where no edge touches them.
         **parts: Further fields of `CircuitGraph` (`intervened`, `kept`, `unit`, `meta`).
 
     Raises:
         UserError: a name that says nothing, or what `CircuitGraph` refuses.
     """
     pairs = list(edges)
-    names = list(dict.fromkeys(name for pair in pairs for name in pair))
+    names = dict.fromkeys([*nodes, *(name for pair in pairs for name in pair)])
     records = sorted((node_record(name) for name in names), key=_place)
     row = {record["node_id"]: i for i, record in enumerate(records)}
     source, target = (torch.tensor([row[pair[end]] for pair in pairs], dtype=torch.int64) for end in (0, 1))

@@ -4,6 +4,7 @@ nodes.parquet         every node with its first-order and (where patched) exact 
 edges.safetensors     writer -> feature (pre-activation units), node -> logit (logits)
 graph.json            the same in the exchange schema of circuit-tracer and Neuronpedia
 verification.parquet  predicted against intervened effect of every patched node
+wiring/               the circuit of edges between components (see edge_trace.py)
 meta.json             baseline, agreement with interval, controls, protocol, hashes
 """
 
@@ -18,13 +19,18 @@ import numpy as np
 import pandas as pd
 
 from workbench.artifacts import atomic_folder, write_json
+from workbench.circuits.circuit_graph import CircuitGraph
+from workbench.circuits.edge_ablation import FOLDER
+from workbench.circuits.edge_trace import NONE, check_method, trace_edges
 from workbench.circuits.edges import EDGE_KINDS, Edges, build_edges
 from workbench.circuits.effects import Effects
-from workbench.circuits.graph import build_graph
+from workbench.circuits.exchange.component_graph import build_graph
+from workbench.circuits.graph_files import save_graph
 from workbench.circuits.measurement import Measurement, measure
-from workbench.circuits.metric import METRIC
+from workbench.circuits.metric import METRIC, task_batches
 from workbench.circuits.nodes import LOGIT, Node, covering
 from workbench.circuits.setting import Setting, open_setting
+from workbench.circuits.validation.solved import check_solved
 from workbench.circuits.verification import compare
 from workbench.errors import UserError
 from workbench.intervals import mean_estimate
@@ -47,6 +53,7 @@ class TraceResult:
         nodes: The node table; effects in logits.
         verification: Predicted and intervened effect of each patched node, in logits.
         meta: Baseline, agreement, controls, protocol, hashes.
+        wiring: All edges between components, the circuit marked; None where edges were not traced.
     """
 
     task: str
@@ -54,6 +61,7 @@ class TraceResult:
     nodes: pd.DataFrame
     verification: pd.DataFrame
     meta: dict[str, Any]
+    wiring: CircuitGraph | None = None
 
 
 def trace(
@@ -65,6 +73,10 @@ def trace(
     n_exact_components: int | str = ALL,
     n_exact_features: int = 50,
     coverage_frac: float = 0.9,
+    edges: str = "eap-ig",
+    edges_frac: float = 0.05,
+    n_random: int = 20,
+    allow_unsolved: bool = False,
     n_resamples: int = 1000,
     seed: int = 0,
     model: str | None = None,
@@ -74,26 +86,35 @@ def trace(
 
     Args:
         run: Run folder with a dictionary.
-        task: Name of a task.
+        task: Name of a task, or the path of a .csv or .parquet table of prompt pairs.
         hook: The dictionary's hook, when it should be checked.
         n_pairs: Prompt pairs, at least 2.
         n_exact_components: Components to patch, largest first-order effects first; `"all"` for all.
         n_exact_features: Features to patch, largest first-order effects first.
         coverage_frac: The circuit is the fewest patched nodes with this share of the positive exact effect,
             heads with MLPs, and features, each on its own.
+        edges: How edges between components are scored: "eap-ig", "eap", "eap-ig-activations", or "none".
+        edges_frac: Largest share of all edges that the circuit of edges may keep.
+        n_random: Random circuits of edges to compare with.
+        allow_unsolved: Trace a task that the model cannot do.
         n_resamples: Bootstrap and shuffling resamples.
         seed: Of the prompts, the resampling and the controls.
         model: Model source, when it is not where the run recorded it.
         device: Torch device.
 
     Raises:
-        UserError: unknown task, no dictionary, another hook, a model that is not the dictionary's.
+        UserError: unknown task, a task that the model cannot do, no dictionary, another hook, a model that is
+            not the dictionary's.
 
     Status: first-order (`attributed_logits`) and exact (`patched_logits`) under the protocol in `meta.json`.
     """
     _check_counts(n_pairs, n_exact_components, n_exact_features)
+    check_method(edges)
     setting = open_setting(run, hook=hook, model=model, device=device)
     pairs = make_task(task, setting.model.tokenizer, n_pairs=n_pairs, seed=seed)
+    resampling = {"n_resamples": n_resamples, "seed": seed}
+    batches = task_batches(pairs, setting.anatomy.device)
+    check_solved(setting.anatomy, batches, name=pairs.name, allow_unsolved=allow_unsolved, **resampling)
     limit = None if isinstance(n_exact_components, str) else n_exact_components
     found = measure(
         setting,
@@ -111,13 +132,18 @@ def trace(
             k: int(n) for k, n in table[table.in_circuit].kind.value_counts().sort_index().items()
         },
     }
-    edges = circuit_edges(found, table)
+    drawn = circuit_edges(found, table)
     graph = build_graph(
-        table, edges, metadata=graph_metadata(setting, pairs), n_layers=setting.anatomy.n_layers
+        table, drawn, metadata=graph_metadata(setting, pairs), n_layers=setting.anatomy.n_layers
     )
-    folder = run / "circuits" / task
-    result = TraceResult(task, folder, table, checked, meta)
-    write_trace(result, edges, graph)
+    wiring = None
+    if edges != NONE:
+        wiring = trace_edges(
+            setting, batches, name=pairs.name, method=edges, edges_frac=edges_frac, n_random=n_random,
+            allow_unsolved=allow_unsolved, **resampling,
+        )  # fmt: skip
+    result = TraceResult(pairs.name, run / "circuits" / pairs.name, table, checked, meta, wiring)
+    write_trace(result, drawn, graph)
     return result
 
 
@@ -129,6 +155,8 @@ def write_trace(result: TraceResult, edges: Edges, graph: dict[str, Any]) -> Non
         edges.save(temporary / "edges.safetensors")
         write_json(temporary / "graph.json", graph)
         write_json(temporary / "meta.json", result.meta)
+        if result.wiring is not None:
+            save_graph(result.wiring, temporary / FOLDER)
 
 
 def _check_counts(n_pairs: int, n_exact_components: int | str, n_exact_features: int) -> None:

@@ -14,8 +14,10 @@ import pandas as pd
 import traitlets
 
 from workbench.artifacts import read_json
+from workbench.circuits.circuit_graph import CircuitGraph as Wiring
 from workbench.errors import UserError, nearest
 from workbench.panels.base import Panel
+from workbench.panels.wiring_records import wiring_links, wiring_nodes
 
 KINDS = ("embed", "head", "mlp", "feature", "error", "logit")
 COLUMNS = (
@@ -128,3 +130,9 @@ class CircuitGraph(Panel):
         graph = folder / "graph.json"
         links = read_json(graph).get("links", []) if graph.is_file() else []
         return cls.from_tables(pd.read_parquet(folder / "nodes.parquet"), links, title=task)
+
+    @classmethod
+    def from_wiring(cls, graph: Wiring, *, title: str = "") -> CircuitGraph:
+        """The circuit of edges between components that a trace found (`TraceResult.wiring`)."""
+        nodes = wiring_nodes(graph)
+        return cls(title=title, nodes=nodes, links=wiring_links(graph), n_total=graph.n_nodes)

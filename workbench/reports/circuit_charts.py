@@ -12,6 +12,7 @@ from workbench.reports.charts import Chart, make_chart
 from workbench.reports.claims import Claim
 from workbench.reports.format import estimate_text
 from workbench.reports.read import TaskData
+from workbench.reports.tables import anchor
 
 MOST_BARS = 20
 EXACT_COLOUR = "#c2410c"
@@ -155,5 +156,5 @@ def size_charts(task: TaskData, kind: str) -> list[Chart]:
     last = rows.iloc[-1]
     kept = f"the largest {int(last['n_nodes'])} {kind} keep {last['faithfulness_frac']:.0%}"
     text = f"{task.name}: {kept}; the band is the 95% interval over prompts."
-    name, title = f"size-{task.name}-{kind}", f"Share kept by the largest {kind}"
+    name, title = f"size-{task.name}-{anchor(kind)}", f"Share kept by the largest {kind}"
     return [make_chart(name, title, chart, height=180, text=text, table=rows)]

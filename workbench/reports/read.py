@@ -15,6 +15,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from workbench.circuits.circuit_graph import CircuitGraph
+from workbench.circuits.edge_ablation import FOLDER as WIRING
+from workbench.circuits.graph_files import load_graph
 from workbench.errors import UserError
 from workbench.features.store import FeatureStore
 from workbench.panels.circuit_graph import COLUMNS as NODE_COLUMNS
@@ -32,6 +35,7 @@ class TaskData:
     verification: pd.DataFrame = field(default_factory=pd.DataFrame)
     meta: dict[str, Any] = field(default_factory=dict)
     ablation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    wiring: CircuitGraph | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def read_task(run: Path, name: str) -> TaskData:
         ),
         meta=_json(folder / "meta.json"),
         ablation=_table(run / "ablations" / f"{name}.parquet", ABLATION_COLUMNS),
+        wiring=load_graph(folder / WIRING) if (folder / WIRING).is_dir() else None,
     )
 
 

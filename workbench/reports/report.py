@@ -91,6 +91,9 @@ def _spots(run: RunData, features: FeatureSection | None) -> list[dict[str, Any]
         if not task.nodes.empty:
             graph = CircuitGraph.from_tables(task.nodes, task.links, title=task.name)
             spots.append({"id": _spot(task), "module": "circuit_graph", "state": graph.freeze()})
+        if task.wiring is not None:
+            graph = CircuitGraph.from_wiring(task.wiring, title=f"{task.name}, edges between components")
+            spots.append({"id": f"edges-{_spot(task)}", "module": "circuit_graph", "state": graph.freeze()})
     return spots
 
 

@@ -22,6 +22,7 @@ from workbench.reports.circuit_charts import (
 )
 from workbench.reports.claims import Claim, Verdict
 from workbench.reports.dictionary_charts import evaluation_charts, frontier_chart
+from workbench.reports.edge_charts import edges_chart, edges_text
 from workbench.reports.evidence import prediction_claims, verified_pairs
 from workbench.reports.format import cell_text, estimate_text, number_text
 from workbench.reports.headline import run_subject
@@ -138,6 +139,8 @@ class CircuitSection:
     facts: list[tuple[str, str]]
     feature_links: list[int] = field(default_factory=list)
     spot: str = ""
+    edges_text: str = ""
+    edges_spot: str = ""
 
 
 def circuit_features(task: TaskData) -> list[int]:
@@ -170,6 +173,8 @@ def circuit_section(task: TaskData, *, spot: str, offered: set[int]) -> CircuitS
     if len(predicted):
         claim = next(iter(prediction_claims(task)), None)
         charts.append(prediction_chart(task, predicted, measured, claim))
+    if task.wiring is not None:
+        charts.append(edges_chart(task.name, task.wiring))
     return CircuitSection(
         title=f"{task.meta['title']} ({task.name})" if task.meta.get("title") else task.name,
         anchor=anchor(task.name),
@@ -179,6 +184,8 @@ def circuit_section(task: TaskData, *, spot: str, offered: set[int]) -> CircuitS
         facts=flatten(task.meta),
         feature_links=[f for f in circuit_features(task) if f in offered][:LINKED_FEATURES],
         spot="" if task.nodes.empty else spot,
+        edges_text="" if task.wiring is None else edges_text(task.wiring),
+        edges_spot="" if task.wiring is None else f"edges-{spot}",
     )
 
 
@@ -222,7 +229,7 @@ def ablation_section(task: TaskData) -> AblationSection:
     """The ablations of one task."""
     charts, tables = [], []
     for kind, rows in task.ablation.groupby("kind", sort=True):
-        name = f"ablation-{task.name}-{kind}"
+        name = f"ablation-{task.name}-{anchor(str(kind))}"
         shown = faithfulness_rows(task, str(kind))
         charts.append(faithfulness_chart(shown, name=name, title=f"Share kept by sets of {kind}"))
         charts.extend(size_charts(task, str(kind)))

@@ -18,6 +18,7 @@ from typing import Any
 
 from workbench.assets import asset_folder
 from workbench.runs.options import Option, options
+from workbench.tasks import task_name
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Stage:
             return [run / self.owns]
         value = parameters[option[1]]
         values = [value] if isinstance(value, str) else list(value)
-        return [run / self.owns.format(**{option[1]: one}) for one in values]
+        return [run / self.owns.format(**{option[1]: task_name(one)}) for one in values]
 
 
 _CHAIN = (

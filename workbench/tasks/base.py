@@ -32,7 +32,7 @@ class TokenizerLike(Protocol):
 
 @dataclass(frozen=True)
 class PromptPair:
-    """A clean and a counterfactual prompt with their answers; ids start with the beginning-of-text token."""
+    """A clean and a counterfactual prompt with their answers; ids start with the beginning-of-text token, if any."""
 
     clean_ids: tuple[int, ...]
     counterfactual_ids: tuple[int, ...]
@@ -95,8 +95,9 @@ def token_id(tokenizer: TokenizerLike, text: str) -> int:
     """
     ids = tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
+        tokens = ", ".join(f"{i} {tokenizer.decode([i])!r}" for i in ids)
         raise UserError(
-            f"answer {text!r} is {len(ids)} tokens (ids {', '.join(map(str, ids))}); an answer is one token: "
+            f"answer {text!r} is {len(ids)} tokens (ids {tokens}); an answer is one token, with its space before it: "
             f"its first is {tokenizer.decode(ids[:1])!r}"
         )
     return ids[0]
@@ -105,15 +106,15 @@ def token_id(tokenizer: TokenizerLike, text: str) -> int:
 def text_pair(
     tokenizer: TokenizerLike, *, clean: str, counterfactual: str, answer: str, counterfactual_answer: str
 ) -> PromptPair:
-    """A pair from texts; the beginning-of-text token is put before each.
+    """A pair from texts; the beginning-of-text token, where the tokenizer has one, is put before each.
 
     Raises:
         UserError: unequal lengths in tokens, or an answer that is not one token.
     """
-    bos = int(tokenizer.bos_token_id)
+    bos = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
     return PromptPair(
-        (bos, *tokenizer.encode(clean, add_special_tokens=False)),
-        (bos, *tokenizer.encode(counterfactual, add_special_tokens=False)),
+        (*bos, *tokenizer.encode(clean, add_special_tokens=False)),
+        (*bos, *tokenizer.encode(counterfactual, add_special_tokens=False)),
         token_id(tokenizer, answer),
         token_id(tokenizer, counterfactual_answer),
         clean,

@@ -24,11 +24,16 @@ def python(environment: Environment | None) -> Path:
     if environment is None:
         return Path(sys.executable)
     folder = FOLDER / environment.name
-    made, wanted = folder / ".installed", f"{TORCH}\n{environment.package}\n"
+    made, wanted = folder / ".installed", "\n".join([TORCH, *described(environment), ""])
     if not made.exists() or made.read_text() != wanted:
         install(folder, environment)
         made.write_text(wanted)
     return folder / "bin" / "python"
+
+
+def described(environment: Environment) -> list[str]:
+    """What is written beside an installed environment: it is made again when this changes."""
+    return [environment.package, *environment.also, *map(str, environment.replaced)]
 
 
 def install(folder: Path, environment: Environment) -> None:
@@ -38,9 +43,22 @@ def install(folder: Path, environment: Environment) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "install", TORCH], check=True)
-    subprocess.run([*pip, "install", TORCH, environment.package], check=True)
+    subprocess.run([*pip, "install", TORCH, environment.package, *environment.also], check=True)
     for name in environment.without:
         subprocess.run([*pip, "uninstall", "--yes", name], check=True)
+    for module, old, new in environment.replaced:
+        replace(folder, module, old, new)
+
+
+def replace(folder: Path, module: str, old: str, new: str) -> None:
+    """Replace a text in every file of an installed module; refused where it does not occur."""
+    files = [
+        path for path in folder.glob(f"lib/python*/site-packages/{module}/*.py") if old in path.read_text()
+    ]
+    if not files:
+        raise RuntimeError(f"{module} in {folder.name} has no {old}: its release is another one")
+    for path in files:
+        path.write_text(path.read_text().replace(old, new))
 
 
 def variables(threads: int) -> dict[str, str]:

@@ -1,27 +1,22 @@
-"""A tool's process, driven by JSON lines, and a run of several in turns."""
+"""A trainer's process, driven by JSON lines, and a run of several in turns."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.benchmarks.peers.environments import HARNESS, python, variables
 from tests.benchmarks.peers.planted import fvu
+from tests.benchmarks.peers.process import NOTHING, Process
 from tests.benchmarks.peers.tools import Tool
 
 WARMUP_STEPS, WATCHED_STEPS = 5, 3
 GIVE_BACK = {
     "MALLOC_MMAP_THRESHOLD_": "65536"
 }  # glibc: blocks from 64 KiB on are mapped, and unmapped when freed
-NOTHING: Mapping[str, str] = MappingProxyType({})
 EXPORT_TOLERANCE = 1e-3  # of the largest value: rows where two pre-activations tie in float32 may differ
 
 
@@ -40,8 +35,8 @@ class Task:
     decay_frac: float = 0.3
 
 
-class Session:
-    """One tool's process; its messages go to a log file that is shown if it dies."""
+class Session(Process):
+    """One trainer's process."""
 
     def __init__(
         self,
@@ -52,43 +47,12 @@ class Session:
         lr: float | None = None,
         extra: Mapping[str, str] = NOTHING,
     ) -> None:
-        self.tool, self.log = tool, scratch / f"{tool.script}.log"
-        words = json.dumps({**vars(task), **tool.options, "lr": tool.lr if lr is None else lr})
-        with self.log.open("w") as log:
-            self._process = subprocess.Popen(
-                [str(python(tool.environment)), str(HARNESS / tool.script), words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**variables(task.threads), **extra},
-            )
-        self.versions = self._answer()
-
-    def ask(self, do: str, **words: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **words}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            self.close()
-            raise RuntimeError(f"{self.tool.name} stopped:\n{self.log.read_text()[-3000:]}")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """End the process: its standard input ends."""
-        self._process.communicate()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
+        self.tool = tool
+        words = {**vars(task), **tool.options, "lr": tool.lr if lr is None else lr}
+        log = scratch / f"{tool.script}.log"
+        super().__init__(
+            tool.name, tool.environment, tool.script, words, log, threads=task.threads, extra=extra
+        )
 
 
 def quality(session: Session, held_out: Tensor, k: int, scratch: Path) -> float:

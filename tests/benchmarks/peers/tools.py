@@ -37,11 +37,15 @@ class Environment:
         name: Its folder.
         package: What pip installs, with its version.
         without: Required packages that are taken out again after installing.
+        also: Requirements installed with it, to choose releases that it leaves open.
+        replaced: (module, old, new): text replaced in the installed files of a module.
     """
 
     name: str
     package: str
     without: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    replaced: tuple[tuple[str, str, str], ...] = ()
 
 
 SAELENS = Environment("sae-lens", "sae-lens==6.54.12")

@@ -1,0 +1,5 @@
+"""The tiny models of the sweeps' tests."""
+
+from tests.circuits.sweeps.conftest import opened
+
+__all__ = ["opened"]
