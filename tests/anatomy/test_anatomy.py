@@ -154,3 +154,10 @@ def test_gradients_reach_the_embedding(anatomy: Anatomy) -> None:
     with torch.no_grad():
         ends = [float(anatomy.last_logits(x + s * direction, 0).square().mean()) for s in (step, -step)]
     assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(float(gradient.norm()), rel=0.05)
+
+
+def test_a_frozen_final_scale_stays_with_its_position(anatomy: Anatomy) -> None:
+    x = anatomy.embed(some_ids())
+    edits = {"ln_final.hook_scale": lambda scale: scale * torch.arange(1.0, 18.0)[:, None]}
+    wanted = anatomy.logits(anatomy.run(x), edits)[:, -1]
+    torch.testing.assert_close(anatomy.last_logits(x, 0, edits), wanted, rtol=1e-4, atol=1e-4)

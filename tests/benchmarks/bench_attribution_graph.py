@@ -34,6 +34,7 @@ from torch import Tensor
 MiB = 2**20
 EVERY, BATCH = 40, 64
 LONG_TOKENS, LONG_LATENTS, LONG_K, LONG_ROWS = 1000, 2048, 32, 4096
+SPREAD_ROWS, SPREAD_EDGES = 1000, 10_000
 
 
 def peak_mib() -> float:
@@ -159,6 +160,22 @@ def long(folder: Path) -> None:
         f"{float(effects.kept_frac.median()):.3f} of the absolute effects on the median target"
     )
     print(f"  {took:.0f} CPU-s, peak {peak_mib():,.0f} MiB, loaded {loaded:,.0f} MiB")
+    spread_rows(found)
+    print(f"  peak with these {peak_mib():,.0f} MiB")
+
+
+def spread_rows(found: Any) -> None:
+    """Rows of features spread evenly over layers and positions, which cost more than the most influential ones."""
+    from workbench.circuits.attribution_graph.engine import direct_effects
+    from workbench.circuits.attribution_graph.targets import feature_targets
+
+    rows = torch.arange(0, found.model.sources.n_features, found.model.sources.n_features // SPREAD_ROWS)
+    started = time.process_time()
+    effects = direct_effects(found.model, feature_targets(found.model, rows), edges_per_target=SPREAD_EDGES)
+    took, kept = time.process_time() - started, float(effects.kept_frac.median())
+    print(
+        f"  {len(rows):,} rows spread evenly, {SPREAD_EDGES:,} edges each ({kept:.2f} of the effects): {took:.0f} CPU-s"
+    )
 
 
 def topk(d: int, layer: int) -> Any:

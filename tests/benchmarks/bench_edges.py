@@ -1,6 +1,6 @@
 """Edges: scores of all of them, and ten circuits of different size, ours against TransformerLens 4.3.
 
-    python tests/benchmarks/bench_edges.py [--threads 1] [--repeats 3] [--shapes tiny gpt2s] [--pairs 100]
+    python tests/benchmarks/bench_edges.py [--threads 1] [--repeats 2] [--shapes tiny gpt2s] [--pairs 100]
 
 GPT-2 models with random weights: `tiny` of four layers of width 128 and one of GPT-2-small's shape. TransformerLens'
 side is `tools.analysis.attribution_patch` with edge granularity, on a few pairs (its time is proportional to their
@@ -56,7 +56,7 @@ class Shape:
 
 SHAPES = {
     "tiny": Shape({"n_embd": 128, "n_layer": 4, "n_head": 4, "vocab_size": 5000}, 32, 16, 0.08),
-    "gpt2s": Shape({"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 5000}, 4, 16, 0.02),
+    "gpt2s": Shape({"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 5000}, 2, 16, 0.02),
 }
 
 
@@ -165,7 +165,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--only", choices=("scores", "sizes"))

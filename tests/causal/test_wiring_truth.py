@@ -77,7 +77,7 @@ def test_saturation_hides_edges_from_the_gradient_at_the_clean_prompt() -> None:
         for name, score in scorers.items()
         for sharpness in (3.0, 50.0)
     }
-    assert found["eap", 3.0] >= 0.97
+    assert found["eap", 3.0] >= 0.95
     assert found["eap", 50.0] <= 0.9
     assert min(found["ig", 3.0], found["ig", 50.0]) >= 0.97
     assert min(found["exact", 3.0], found["exact", 50.0]) >= 0.99

@@ -38,7 +38,7 @@ def test_the_names_of_nodes_are_read_back(node: Node) -> None:
 
 @pytest.mark.parametrize("name", ["", "a1.h", "a1.h3.z", "f2", "input", "m1@", "logits", "m1 ", "e-1"])
 def test_a_name_that_says_nothing_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match="does not say what it names: write embed, a1.h3"):
+    with pytest.raises(UserError, match=r"does not say what it names: write embed, a1.h3"):
         node_record(name)
 
 

@@ -251,3 +251,25 @@ def test_a_frozen_norm_scale_is_that_of_what_a_transcoder_reads(opened: Opened) 
     wanted = anatomy.logits(anatomy.run(anatomy.embed(batch.clean), edits=again), again)[:, -1]
     assert torch.allclose(found.logits[1], wanted, atol=1e-4)
     assert torch.allclose(found.logits[2], anatomy.logits(x, edits)[:, -1], atol=1e-4)
+
+
+def test_features_at_the_first_position_are_silent_and_set_only_where_it_is_named(opened: Opened) -> None:
+    anatomy, batch = opened("native"), random_pairs()
+    first = int(
+        coded(values_of(anatomy, batch.clean, [DICTIONARY.hook_name])[DICTIONARY.hook_name])[:, 0]
+        .sum(0)
+        .argmax()
+    )
+    node = features(DICTIONARY, first)
+
+    def edit(x: Tensor) -> Tensor:
+        x = x.clone()
+        x[:, 0] += 2.0 * DICTIONARY.W_dec[first]
+        return x
+
+    columns = {"scaled": scale(node, 5.0, positions=[0]), "set": set_to(node, 2.0, positions=[0])}
+    found = intervene(anatomy, batch, columns)
+    assert torch.equal(found.logits[1], found.logits[0])
+    wanted = metric_with(anatomy, batch.clean, batch, {DICTIONARY.hook_name: edit})
+    assert torch.allclose(found.difference_logits[2], wanted, atol=1e-5)
+    assert float((wanted - found.difference_logits[0]).abs().max()) > 1e-4

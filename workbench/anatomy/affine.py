@@ -94,6 +94,15 @@ class Mlp:
         """
         return self._known().out(post)
 
+    @property
+    def W_out(self) -> Float[Tensor, "d_mlp d_model"]:  # noqa: N802
+        """What one unit of each neuron writes, before a post-norm.
+
+        Raises:
+            UserError: the MLP has another form.
+        """
+        return self._known().out.W
+
     def _known(self) -> _Parts:
         if self._parts is None:
             raise UserError(

@@ -188,7 +188,8 @@ class Anatomy:
         nothing is edited there.
         """
         if edits:
-            return self.logits(self.run(x, start=depth, edits=edits)[..., -1:, :], edits)[..., 0, :]
+            x = self.run(x, start=depth, edits=edits)
+            return self.readout(_norm(self.ln_final, x, edits, "ln_final.hook_scale")[..., -1, :])
         x = self.run(x, start=depth, stop=max(depth, self.last_depth - 1))[..., -1:, :]
         x = self.run(x, start=max(depth, self.last_depth - 1))
         return self.logits(x)[..., 0, :]

@@ -117,20 +117,21 @@ def planned_masks(circuit: EdgeCircuit, *, n_random: int, seed: int) -> dict[str
     """The sets to run, by name: traced, complement, full, empty, top-<n>, random-<i> and their complements."""
     pool, ranking = circuit.wiring.allowed, Ranking(circuit.wiring, circuit.scores)
     sizes = [n for n in ranking.sizes_of(MIB_SIZES) if n < ranking.n_total]
-    masks = {"traced": circuit.kept, "full": pool, "empty": torch.zeros_like(pool)}
+    masks = {"traced": circuit.kept, "complement": pool & ~circuit.kept}
+    masks |= {"full": pool, "empty": torch.zeros_like(pool)}
     masks |= {f"top-{n}": mask for n, mask in zip(sizes, ranking.top(sizes), strict=True)}
     if n_random:
         drawn = random_masks(circuit.kept, circuit.wiring, n_circuits=n_random, matched="kind", seed=seed)
         masks |= {f"random-{i}": mask for i, mask in enumerate(drawn)}
-    outside = {name: pool & ~mask for name, mask in masks.items() if name not in ("full", "empty")}
-    return {**masks, "complement": outside["traced"], **{f"~{name}": mask for name, mask in outside.items()}}
+    paired = ("traced", "complement", "full", "empty")
+    return masks | {f"~{name}": pool & ~mask for name, mask in masks.items() if name not in paired}
 
 
 def _rows(judge: Judge, masks: dict[str, Tensor], *, n_resamples: int, seed: int) -> pd.DataFrame:
     metrics = dict(zip(masks, judge.metrics(torch.stack(list(masks.values()))), strict=True))
     options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
     ends = {"full": metrics["full"], "empty": metrics["empty"]}
-    opposite = {"full": "empty", "empty": "full", "complement": "traced"}
+    opposite = {"full": "empty", "empty": "full", "complement": "traced", "traced": "complement"}
     rows = []
     for name, metric in metrics.items():
         if name.startswith("~"):

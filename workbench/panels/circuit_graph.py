@@ -135,4 +135,9 @@ class CircuitGraph(Panel):
     def from_wiring(cls, graph: Wiring, *, title: str = "") -> CircuitGraph:
         """The circuit of edges between components that a trace found (`TraceResult.wiring`)."""
         nodes = wiring_nodes(graph)
-        return cls(title=title, nodes=nodes, links=wiring_links(graph), n_total=graph.n_nodes)
+        return cls(
+            title=title,
+            nodes=nodes,
+            links=wiring_links(graph),
+            n_total=int((graph.nodes["site"] == "").sum()),
+        )

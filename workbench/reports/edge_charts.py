@@ -25,7 +25,8 @@ def edges_text(graph: CircuitGraph) -> str:
         f"out at a time, intervals above 0). {found['random_as_good_frac']:.0%} of random circuits with as many edges "
         f"of each kind are as faithful. It {goal} the goal of {graph.meta['goal']['faithfulness_frac']:.0%} kept and "
         f"{graph.meta['goal']['completeness_frac']:.0%} left with at most {graph.meta['goal']['edges_frac']:.0%} of "
-        f"the edges. {graph.meta['protocol']['description']}"
+        f"the edges. {graph.meta['protocol']['description']} Drawn are its components with what it loses without them, "
+        "and its edges with the exact effect of replacing one alone."
     )
 
 

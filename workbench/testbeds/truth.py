@@ -84,14 +84,23 @@ class TestBed:
         return self.sampler(n_pairs, seed)
 
     @torch.no_grad()
-    def accuracy_frac(self, *, n_pairs: int = 256, seed: int = 0) -> float:
-        """Share of prompts, clean and counterfactual, whose answer has the largest logit of all."""
+    def accuracy_frac(self, *, n_pairs: int = 256, seed: int = 0, among_all: bool = True) -> float:
+        """Share of prompts, clean and counterfactual, that are answered right.
+
+        Args:
+            n_pairs: Pairs that are drawn.
+            seed: Decides them.
+            among_all: The answer has the largest logit of all; else a larger one than the pair's other answer.
+        """
         batch = self.batch(n_pairs, seed)
         ids = torch.cat([batch.clean, batch.counterfactual])
-        answers = torch.cat([batch.answer, batch.counterfactual_answer])
+        answers = torch.cat([batch.answer, batch.counterfactual_answer])[:, None]
+        others = torch.cat([batch.counterfactual_answer, batch.answer])[:, None]
         device = next(self.model.parameters()).device
-        logits = self.model(ids.to(device), return_type="logits")[:, -1]
-        return float((logits.argmax(-1).cpu() == answers).float().mean())
+        logits = self.model(ids.to(device), return_type="logits")[:, -1].cpu()
+        if among_all:
+            return float((logits.argmax(-1, keepdim=True) == answers).float().mean())
+        return float((logits.gather(1, answers) > logits.gather(1, others)).float().mean())
 
 
 def nodes_of(edges: Iterable[Edge]) -> frozenset[str]:
@@ -130,7 +139,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "count", "count_parity", "count_less_frequent", "pattern", "first_matches", "induction",
     ),
     "wired": ("moved", "tower"),
-    "siit": ("sum3", "two_hop", "choice"),
+    "siit": ("clamp", "two_hop", "choice"),
     "task": tuple(TASKS),
 }  # fmt: skip
 TESTBEDS: tuple[str, ...] = tuple(f"{family}.{bed}" for family, beds in FAMILIES.items() for bed in beds)

@@ -74,7 +74,7 @@ def test_copies_of_a_latent_are_grouped() -> None:
 
 
 def test_levels_nest_and_the_collapsed_graph_has_no_cycle(traced: AttributionTrace) -> None:
-    found = find_supernodes(traced, levels=(0.4, 0.2, 0.05), edge_frac=0.8)
+    found = find_supernodes(traced, levels=(0.4, 0.2, 0.05), node_frac=1.0)
     fine, middle, coarse = found.groups
     assert len(fine) > 0
     for small, large in ((fine, middle), (middle, coarse)):
@@ -115,6 +115,8 @@ def test_groups_that_are_none_are_refused(traced: AttributionTrace) -> None:
         check_groups(traced, [[10**6]])
     with pytest.raises(UserError, match="a feature is in two groups"):
         collapsed_graph(traced, to_graph(traced), [[1, 2], [2, 3]])
+    with pytest.raises(UserError, match=r"no feature is left at node_frac 0\.01"):
+        find_supernodes(traced, node_frac=0.01)
     with pytest.raises(UserError, match="are no similarities"):
         find_supernodes(traced, levels=(2.0,))
     with pytest.raises(UserError, match="are no weights of similarities"):

@@ -11,7 +11,9 @@ from torch import Tensor
 from tests.models_on_disk import architecture_model, native_model
 from workbench.anatomy import open_anatomy
 from workbench.circuits.feature_circuits import FeatureSites, open_sites
+from workbench.circuits.feature_circuits.sites import activations
 from workbench.dictionaries import Dictionary, random_dictionary
+from workbench.dictionaries.jumprelu import JumpReLUDictionary
 from workbench.dictionaries.relu import ReLUDictionary
 from workbench.dictionaries.topk import TopKDictionary
 from workbench.tasks import Batch
@@ -40,10 +42,23 @@ def all_hooks(n_layers: int, parts: tuple[str, ...] = PARTS) -> list[str]:
 
 
 def random_sites(folder: Path, architecture: str) -> FeatureSites:
-    """A random model of three layers with random dictionaries everywhere."""
+    """A random model of three layers with random dictionaries everywhere, a tenth of whose features is active."""
     anatomy = open_anatomy(architecture_model(folder, architecture))
     hooks = all_hooks(anatomy.n_layers)
-    return open_sites(anatomy, [random_topk(hook, seed=seed) for seed, hook in enumerate(hooks)])
+    plain = open_sites(anatomy, [coordinates(hook, D_MODEL) for hook in hooks])
+    values = activations(plain, random_pairs().clean)
+    return open_sites(
+        anatomy,
+        [sparse(random_topk(h, seed=i), x) for i, (h, x) in enumerate(zip(hooks, values, strict=True))],
+    )
+
+
+def sparse(like: Dictionary, x: Tensor) -> Dictionary:
+    """The same directions with one threshold, which a tenth of the features of an average row exceeds."""
+    pre = (x.flatten(0, 1) - like.b_pre) @ like.W_enc
+    threshold = pre.quantile(0.9).clamp_min(0.01).expand(D_SAE).clone()
+    weights = {name: getattr(like, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    return JumpReLUDictionary(**weights, threshold=threshold, hook_name=like.hook_name)
 
 
 def random_pairs(*, n_pairs: int = 4, n_pos: int = 7, seed: int = 1) -> Batch:

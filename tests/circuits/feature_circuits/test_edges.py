@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.circuits.feature_circuits.beds import coordinates, loud_native, random_pairs, random_topk
+from tests.circuits.feature_circuits.beds import (
+    all_hooks,
+    coordinates,
+    loud_native,
+    random_pairs,
+    random_topk,
+)
 from workbench.anatomy import open_anatomy
 from workbench.circuits.feature_circuits import (
     FeatureSites,
@@ -65,6 +71,18 @@ def test_edges_out_of_a_node_add_up_to_its_effect(sites: FeatureSites) -> None:
     assert float((kept.effect - 1).abs().max()) > 0.5
 
 
+@pytest.mark.parametrize(
+    "parts", [("resid_pre", "attn_out", "resid_mid", "mlp_out"), ("mlp_out",), ("resid_mid",)]
+)
+def test_the_sum_holds_for_any_set_of_sites(models: dict[str, FeatureSites], parts: tuple[str, ...]) -> None:
+    """Every kind of hook, and halves without a dictionary, through which paths go on."""
+    anatomy = models["llama"].anatomy
+    hooks = all_hooks(3, parts)[1:]
+    sites = open_sites(anatomy, [random_topk(hook, seed=seed) for seed, hook in enumerate(hooks)])
+    _, _, kept, edges = complete(sites)
+    assert torch.allclose(outgoing(kept, edges), kept.effect - 1, atol=2e-5)
+
+
 def test_the_sum_fails_when_errors_are_left_out(gpt2: FeatureSites, monkeypatch: pytest.MonkeyPatch) -> None:
     """The identity sees a defect: an error node that reads nothing."""
 
@@ -116,7 +134,7 @@ def test_edges_run_forward_between_neighbours_at_one_prompt(sites: FeatureSites)
 
 
 def test_chunks_do_not_change_edges(gpt2: FeatureSites) -> None:
-    whole, narrow = run(gpt2)[3], run(gpt2, max_tokens=70)[3]
+    whole, narrow = run(gpt2)[3], run(gpt2, max_tokens=700)[3]
     assert len(whole.weight) == len(narrow.weight)
 
     def order(e: Edges) -> Tensor:

@@ -83,6 +83,7 @@ def test_the_gap_is_what_is_missing_to_the_exact_effect_and_shrinks_with_points(
         assert found.gap_logits is not None
         assert torch.allclose(found.effects.sum(1) - together, found.gap_logits, atol=1e-5)
         gaps.append(found.completeness_gap_logits)
+        assert found.table(n_resamples=10).attrs["completeness_gap_logits"] == gaps[-1]
     assert gaps[2] < gaps[1] < gaps[0]
     assert gaps[2] < 0.02 * float(together.abs().mean())
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.circuits.sweeps.conftest import LENGTH, random_pairs
+from tests.circuits.sweeps.conftest import LENGTH, random_features, random_pairs
 from tests.models_on_disk import native_model
 from workbench.anatomy import Anatomy, open_anatomy
-from workbench.circuits.sweeps import Sweep, Swept, patch_sweep
+from workbench.circuits.sweeps import Sweep, Swept, attribute_sweep, integrate_sweep, patch_sweep
 from workbench.errors import UserError
 from workbench.progress import Progress
 from workbench.tasks import Batch, PromptPair, Task
@@ -91,6 +91,14 @@ def test_pairs_of_several_lengths_are_swept_over_heads_but_not_over_positions(op
         (Swept("resid_pre", positions=(LENGTH,)), f"positions {LENGTH} is out of range"),
         (Swept("resid_pre", positions="some"), "positions 'some' is not known"),
         (Swept("resid_pre", units=(0,)), "kind 'resid_pre' has one unit a layer"),
+        (
+            Swept("head", dictionary=random_features("blocks.1.hook_resid_pre")),
+            "kind 'head' has no dictionary",
+        ),
+        (
+            Swept("feature", layers=(1,), dictionary=random_features("blocks.1.hook_resid_pre")),
+            "kind 'feature' has the layer of its dictionary: leave layers out",
+        ),
         (Swept("head", units=(1, 1)), r"units \[1, 1\] must name at least one and none twice"),
     ],
 )
@@ -107,6 +115,20 @@ def test_parts_that_an_architecture_lacks_are_refused(opened: Opened) -> None:
         patch_sweep(opened("neox"), batch, Swept("resid_mid"))
     with pytest.raises(UserError, match="kind 'mlp_out' needs an MLP"):
         patch_sweep(open_anatomy(native_model(attn_only=True)), batch, Swept("mlp_out"))
+
+
+@pytest.mark.parametrize("sweep", [patch_sweep, attribute_sweep, integrate_sweep])
+def test_cells_come_in_the_order_they_were_asked_for(opened: Opened, sweep: Callable[..., Sweep]) -> None:
+    anatomy, batch = opened("native"), random_pairs()
+    straight = sweep(anatomy, batch, Swept("head", positions="each"))
+    turned = sweep(anatomy, batch, Swept("head", layers=(2, 0), units=(3, 2, 1, 0), positions=(5, 2, 4)))
+    assert turned.labels == ((2, 0), (3, 2, 1, 0), (5, 2, 4))
+    wanted = straight.effects[[2, 0]].flip(1)[:, :, [5, 2, 4]]
+    if sweep is not integrate_sweep:  # whose path depends on which cells move together
+        assert torch.allclose(turned.effects, wanted, atol=1e-5)
+    else:
+        again = sweep(anatomy, batch, Swept("head", layers=(0, 2), positions=(2, 4, 5)))
+        assert torch.allclose(turned.effects, again.effects.flip(0).flip(1)[:, :, [2, 0, 1]], atol=1e-5)
 
 
 def test_an_attention_only_model_is_swept() -> None:

@@ -11,6 +11,7 @@ import torch
 from tests.circuits.validation.beds import EXACT, bed, judge, true_edges, wiring
 from workbench.circuits.validation.find import Goal, candidates, choose, find_circuit
 from workbench.circuits.validation.judge import open_judge
+from workbench.circuits.validation.pairs import two_halves
 from workbench.circuits.validation.protocol import RESAMPLE
 from workbench.circuits.validation.ranking import Ranking
 from workbench.circuits.wiring.catalogue import Wiring
@@ -64,10 +65,12 @@ def test_the_circuit_is_judged_on_pairs_it_was_not_chosen_on() -> None:
 
     batch = bed("two_hop", 0.05).batch(30, 3)
     found = find_circuit(wiring("two_hop", 0.05), [batch], score, n_random=5, **OPTIONS)
-    assert found.chosen.n_prompts == found.judged.n_prompts == 15
-    assert len(seen) == 15
-    rows = batch.clean.tolist()
-    assert all(row in rows for row in seen)
+    first, second = two_halves([batch], seed=0)
+    assert seen == first[0].clean.tolist() != second[0].clean.tolist()
+    for half, reported in ((first, found.chosen), (second, found.judged)):
+        metrics = open_judge(wiring("two_hop", 0.05), RESAMPLE, half).metrics(found.mask[None])
+        assert reported.circuit_logits.value == pytest.approx(float(metrics.mean()))
+        assert reported.n_prompts == 15
     assert found.chosen.circuit_logits != found.judged.circuit_logits
 
 

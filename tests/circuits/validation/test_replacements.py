@@ -12,6 +12,7 @@ from tests.circuits.validation.beds import bed, wiring
 from workbench.anatomy import Anatomy, open_anatomy
 from workbench.circuits.validation.node_runs import node_metrics
 from workbench.circuits.validation.optimal import optimal_constants, random_kept
+from workbench.circuits.validation.pairs import rows_of
 from workbench.circuits.validation.protocol import (
     DENOISE,
     MEAN,
@@ -25,6 +26,7 @@ from workbench.circuits.validation.protocol import (
 from workbench.circuits.validation.replacements import mean_values, other_prompts, replacement, replacements
 from workbench.circuits.wiring.replacement import replacement_run
 from workbench.errors import UserError
+from workbench.tasks import Batch
 
 
 @cache
@@ -108,20 +110,25 @@ def test_too_many_reference_prompts_and_wrong_positions_are_refused() -> None:
         replacement(anatomy(), Protocol(kind="zero", positions=(6,)), batch)
 
 
+def yes_pairs(n_pairs: int, seed: int) -> Batch:
+    """Pairs of `and_gate` with one answer, so that constants can give it without looking at the prompt."""
+    batch = bed("and_gate", 0.05).batch(4 * n_pairs, seed)
+    return rows_of(batch, (batch.answer == batch.answer.mode().values).nonzero()[:n_pairs, 0])
+
+
 def test_optimal_constants_do_less_harm_than_means_on_fresh_pairs_and_sets() -> None:
-    """On a bed whose tokens carry the answer the mean of a distractor is nothing, and of the readout not best."""
-    found, pairs = wiring("xor_and", 0.05), bed("xor_and", 0.05)
-    start = mean_values(found.anatomy, [pairs.batch(48, 1).counterfactual], over_positions=True)
-    learned = optimal_constants(found.anatomy, [pairs.batch(48, 1)], start, n_steps=100, seed=0)
-    again = optimal_constants(found.anatomy, [pairs.batch(48, 1)], start, n_steps=100, seed=0)
+    """Learning in the wrong direction would leave the means, and learning nothing their loss."""
+    found, pairs = wiring("and_gate", 0.05), yes_pairs(48, 1)
+    start = mean_values(found.anatomy, [pairs.counterfactual], over_positions=True)
+    learned, again = (optimal_constants(found.anatomy, [pairs], start, n_steps=60, seed=0) for _ in "12")
     assert torch.equal(learned.constants.embed, again.constants.embed)
-    assert learned.optimal_loss_nats < learned.mean_loss_nats
-    fresh, kept = pairs.batch(48, 7), random_kept(64, found.n_writers, torch.Generator().manual_seed(5))
+    assert learned.optimal_loss_nats < 0.8 * learned.mean_loss_nats
+    fresh, kept = yes_pairs(48, 7), random_kept(64, found.n_writers, torch.Generator().manual_seed(5))
     losses = []
     for constants in (start, learned.constants):
         spread = constants.map(lambda v, n=fresh.clean.shape[1]: v.expand(1, n, *v.shape[2:]))
         losses.append(float(torch.nn.functional.softplus(-node_metrics(found, fresh, spread, kept)).mean()))
-    assert losses[1] < losses[0] - 0.05
+    assert losses[1] < 0.8 * losses[0]
 
 
 def test_the_optimal_protocol_uses_the_learned_constants() -> None:

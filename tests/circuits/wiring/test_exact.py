@@ -7,6 +7,7 @@ import torch
 
 from tests.circuits.wiring.conftest import ARCHITECTURES, OpenWiring, random_pairs
 from tests.circuits.wiring.reference import slow_metrics
+from workbench.circuits.wiring.along import bytes_of
 from workbench.circuits.wiring.catalogue import Wiring
 from workbench.circuits.wiring.exact import exact_edges
 from workbench.circuits.wiring.executor import EdgeExecutor
@@ -39,7 +40,7 @@ def test_some_edges_and_small_passes(wiring_of: OpenWiring, pairs: Batch) -> Non
     wiring = wiring_of("llama")
     edges = [("embed", "a1.h1.k"), ("a1.h3", "m1"), ("m2", "logit")]
     every = exact_edges(wiring, pairs)
-    few = exact_edges(wiring, [pairs, pairs], edges, max_tokens=1, max_bytes=2**16)
+    few = exact_edges(wiring, [pairs, pairs], edges, max_tokens=1, max_bytes=bytes_of(wiring, 5))
     mask = wiring.edge_mask(edges)
     assert torch.equal(~few.scores.isnan(), mask)
     assert torch.allclose(few.scores[mask], every.scores[mask], rtol=1e-10)

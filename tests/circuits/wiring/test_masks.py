@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.circuits.wiring.conftest import ARCHITECTURES, OpenWiring
+from tests.circuits.wiring.conftest import OpenWiring, random_pairs
 from workbench.circuits.wiring.catalogue import Wiring
 from workbench.circuits.wiring.executor import EdgeExecutor
 from workbench.circuits.wiring.masks import learn_mask
@@ -15,7 +15,7 @@ from workbench.errors import UserError
 from workbench.tasks import Batch
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ["llama", "neox", "gemma2"])
 def test_whole_weights_are_the_masked_run(wiring_of: OpenWiring, pairs: Batch, architecture: str) -> None:
     wiring = wiring_of(architecture)
     mask = wiring.allowed & (
@@ -34,13 +34,12 @@ def test_whole_weights_are_the_masked_run(wiring_of: OpenWiring, pairs: Batch, a
     assert abs(float((gradient * step).sum() / moved) - 1) < 1e-4
 
 
-@pytest.mark.parametrize(("gates", "sparsity"), [("edges", 1.0), ("nodes", 3.0)])
-def test_training_keeps_the_metric_and_shuts_gates(
-    small: Wiring, pairs: Batch, gates: str, sparsity: float
-) -> None:
-    options = {"gates": gates, "sparsity": sparsity, "n_steps": 60, "seed": 3}
-    found, again = (learn_mask(small, pairs, **options) for _ in range(2))
-    assert torch.equal(found.losses, again.losses)
+@pytest.mark.parametrize(("gates", "n_steps"), [("edges", 60), ("nodes", 120)])
+def test_training_keeps_the_metric_and_shuts_gates(small: Wiring, gates: str, n_steps: int) -> None:
+    pairs = random_pairs(n_pairs=8)
+    found = learn_mask(small, pairs, gates=gates, sparsity=3.0, n_steps=n_steps, seed=3)
+    again = learn_mask(small, pairs, gates=gates, sparsity=3.0, n_steps=8, seed=3)
+    assert torch.equal(found.losses[:8], again.losses)
     assert 0 < int(found.mask.sum()) < small.n_edges
     replacement = replacement_run(small.anatomy, pairs.counterfactual)
     masks = torch.stack([small.allowed, found.mask, torch.zeros_like(found.mask)])
@@ -49,7 +48,8 @@ def test_training_keeps_the_metric_and_shuts_gates(
     assert found.scores.unit == "log-odds"
 
 
-def test_sparsity_shuts_more(small: Wiring, pairs: Batch) -> None:
+def test_sparsity_shuts_more(small: Wiring) -> None:
+    pairs = random_pairs(n_pairs=8)
     loose, tight = (learn_mask(small, pairs, sparsity=s, n_steps=40).mask.sum() for s in (0.01, 20.0))
     assert int(tight) < int(loose)
 

@@ -10,6 +10,7 @@ from tests.circuits.wiring.conftest import ARCHITECTURES, OpenWiring, random_pai
 from tests.circuits.wiring.forked import slow_activation_scores, slow_scores
 from workbench.circuits.quadrature import quadrature
 from workbench.circuits.wiring import gradients
+from workbench.circuits.wiring.along import bytes_of
 from workbench.circuits.wiring.eap import eap, two_point
 from workbench.circuits.wiring.eap_ig import eap_ig_activations, eap_ig_inputs
 from workbench.circuits.wiring.edge_scores import EdgeScores
@@ -88,7 +89,7 @@ def test_chunks_and_single_prompts_agree(wiring_of: OpenWiring, pairs: Batch) ->
     """Means over prompts do not depend on how the prompts are cut."""
     wiring = wiring_of("gemma2")
     whole = eap_ig_inputs(wiring, pairs, per_prompt=True, steps=2)
-    one = (wiring.n_writers + wiring.anatomy.n_heads + 16) * 5 * 32 * 8
+    one = bytes_of(wiring, 5)
     cut = eap_ig_inputs(wiring, [pairs, random_pairs(seed=9)], per_prompt=True, steps=2, max_bytes=one)
     assert whole.per_prompt is not None
     assert cut.per_prompt is not None

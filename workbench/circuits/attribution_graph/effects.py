@@ -107,7 +107,7 @@ class Collector:
         return keep.sum(1), source.to(torch.int32), rows[place]
 
     def result(self) -> Effects:
-        """All rows, by target."""
+        """All rows, by target; what was collected is given up."""
         if not self._parts:
             empty = torch.zeros(0)
             return Effects(torch.zeros(1, dtype=torch.int64), empty.to(torch.int32), empty, empty, empty)
@@ -122,14 +122,8 @@ class Collector:
         for number, (own, own_counts, own_source, own_weight, *_) in enumerate(self._parts):
             place = _places(starts[first : first + len(own)], own_counts)
             source[place], weight[place] = own_source, own_weight
-            self._parts[number] = (
-                own,
-                own_counts,
-                own_source[:0],
-                own_weight[:0],
-                own_weight[:0],
-                own_weight[:0],
-            )
+            gone = own_weight.new_empty(0)
+            self._parts[number] = (own, own_counts, gone, gone, gone, gone)
             first += len(own)
         return Effects(offsets, source, weight, totals[order], sizes[order])
 

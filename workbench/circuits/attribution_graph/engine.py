@@ -28,7 +28,7 @@ from workbench.errors import UserError
 from workbench.interrupt import Interruption
 from workbench.progress import Progress
 
-CHUNK_BYTES = 192 * 2**20
+CHUNK_BYTES = 96 * 2**20
 BUFFERS = 6
 NEAR_FRAC = 0.05
 
@@ -65,14 +65,32 @@ def direct_effects(
             "and 0 or more"
         )
     collector = Collector(edges_per_target, threshold)
+    collect(replacement, targets, collector, chunk_bytes=chunk_bytes, progress=progress)
+    return collector.result()
+
+
+@torch.no_grad()
+def collect(
+    replacement: Replacement,
+    targets: Targets | FeatureTargets,
+    collector: Collector,
+    *,
+    first_row: int = 0,
+    chunk_bytes: int = CHUNK_BYTES,
+    progress: Progress | None = None,
+) -> None:
+    """Add the rows of targets to a collector, as its rows from `first_row` on.
+
+    Raises:
+        KeyboardInterrupt: after the chunk in hand, when Ctrl-C was pressed.
+    """
     with Interruption() as interruption:
         for rows in chunks(replacement, targets, chunk_bytes):
-            collector.add(rows, Descent(replacement, targets.take(rows)).run().rows)
+            collector.add(rows + first_row, Descent(replacement, targets.take(rows)).run().rows)
             if progress is not None:
                 progress.advance(len(rows))
             if interruption.requested:
                 interruption.stop("stopped: no graph is kept, start the trace again")
-    return collector.result()
 
 
 def chunks(

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.circuits.attribution_graph.effects import Effects
-from workbench.circuits.attribution_graph.engine import direct_effects
+from workbench.circuits.attribution_graph.effects import Collector, Effects
+from workbench.circuits.attribution_graph.engine import collect, direct_effects
 from workbench.circuits.attribution_graph.replacement import Replacement
 from workbench.circuits.attribution_graph.targets import Targets, feature_targets
 from workbench.circuits.pruning.influence import influence
@@ -75,19 +75,19 @@ def all_rows(
     limit = edges_per_target or _that_fit(model, wanted + len(logits), memory_bytes)
     options = {"edges_per_target": limit, "threshold": threshold}
     with Progress(wanted + len(logits), "tracing", "targets") as progress:
-        last = direct_effects(model, logits, progress=progress, **options)
-        if wanted == n:
-            features = torch.arange(n, device=model.anatomy.device)
-            found = direct_effects(model, feature_targets(model, features), progress=progress, **options)
-        else:
-            features, found = _greedy(model, last, weights, wanted, options, progress)
-    return Rows(features, stacked([found, last]), limit)
+        if wanted < n:
+            last = direct_effects(model, logits, progress=progress, **options)
+            return Rows(*_greedy(model, last, weights, wanted, options, progress), limit)
+        collector = Collector(**options)
+        collect(model, feature_targets(model), collector, progress=progress)
+        collect(model, logits, collector, first_row=n, progress=progress)
+    return Rows(torch.arange(n, device=model.anatomy.device), collector.result(), limit)
 
 
 def _greedy(
     model: Replacement, last: Effects, weights: Tensor, wanted: int, options: dict, progress: Progress
 ) -> tuple[Int[Tensor, " feature"], Effects]:
-    """Features in ascending order and their rows."""
+    """Features in ascending order, and their rows followed by those of the logits."""
     known = torch.zeros(0, dtype=torch.int64)
     parts: list[Effects] = []
     batch = max(LEAST_BATCH, -(-wanted // N_UPDATES))
@@ -101,7 +101,8 @@ def _greedy(
         parts.append(direct_effects(model, chosen_targets, progress=progress, **options))
         known = torch.cat([known, chosen])
     order = known.argsort()
-    return known[order].to(model.anatomy.device), stacked(parts).take(order)
+    rows = torch.cat([order, len(order) + torch.arange(last.n_targets)])
+    return known[order].to(model.anatomy.device), stacked([*parts, last]).take(rows)
 
 
 def _influence(

@@ -22,6 +22,7 @@ from workbench.circuits.attribution_graph.scores import prune_trace
 from workbench.circuits.attribution_graph.similarity import WEIGHTS, feature_similarity
 from workbench.circuits.attribution_graph.trace import AttributionTrace
 from workbench.circuits.circuit_graph import CircuitGraph
+from workbench.circuits.pruning.prune import NODE_FRAC
 from workbench.errors import UserError
 
 LEVELS, MAX_FEATURES = (0.7, 0.5, 0.3), 300
@@ -51,6 +52,7 @@ def find_supernodes(
     levels: Sequence[float] = LEVELS,
     weights: Mapping[str, float] = WEIGHTS,
     max_features: int = MAX_FEATURES,
+    node_frac: float = NODE_FRAC,
     edge_frac: float = 0.9,
 ) -> Supernodes:
     """Groups of alike features.
@@ -61,18 +63,23 @@ def find_supernodes(
         levels: Least similarities of a group, each a cut.
         weights: Of the three similarities.
         max_features: At most so many by default.
+        node_frac: Share of influence that the graph's nodes reach.
         edge_frac: Edges that carry this share of the edge scores decide what a cycle is.
 
     Raises:
-        UserError: no level, or features without rows.
+        UserError: no level, no feature, or features without rows.
 
     Status: correlational.
     """
     if not levels or any(not -1 <= level <= 1 for level in levels):
         raise UserError(f"levels {list(levels)} are no similarities: give numbers from -1 to 1")
-    graph = prune_trace(found, edge_frac=edge_frac).graph
+    graph = prune_trace(found, node_frac=node_frac, edge_frac=edge_frac).graph
     numbers = _feature_numbers(found, graph)
     chosen = _most_influential(graph, numbers, max_features) if features is None else sorted(set(features))
+    if not chosen:
+        raise UserError(
+            f"no feature is left at node_frac {node_frac} and edge_frac {edge_frac}: raise them, or name features"
+        )
     every = sorted({*numbers[numbers >= 0].tolist(), *chosen})
     place = np.searchsorted(np.array(every), np.array(chosen))
     alike = np.full((len(every), len(every)), -np.inf)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -33,7 +33,7 @@ from workbench.circuits.feature_circuits.codes import encode
 from workbench.circuits.feature_circuits.effects import MAX_TOKENS
 from workbench.circuits.feature_circuits.metrics import Prompts
 from workbench.circuits.feature_circuits.node_sets import NodeSets, everything, nothing
-from workbench.circuits.feature_circuits.replacement import Replacement
+from workbench.circuits.feature_circuits.replacement import Fill, Replacement
 from workbench.circuits.feature_circuits.sites import EMBED_HOOK, FeatureSite, FeatureSites
 from workbench.circuits.split import written_rows
 from workbench.errors import UserError, nearest
@@ -128,14 +128,21 @@ def ablate_sets(
     width = max(1, max_tokens // prompts.clean.numel())
     model = runner(everything(sites))[0]
     empty = runner(_with(nothing(sites), errors))[0]
-    found = []
-    for chosen in (sets, sets.complement):
-        whole, none = (chosen.all_are(value) for value in (True, False))
-        chosen = _with(chosen, errors)
-        rows = torch.cat([runner(chosen[i : i + width]) for i in range(0, len(chosen), width)])
-        rows = torch.where((whole & chosen.all_are(True))[:, None], model, rows)
-        found.append(torch.where(none[:, None], empty, rows))
+    found = [_run_all(runner, part, errors, model, empty, width) for part in (sets, sets.complement)]
     return Ablated(found[0], found[1], model, empty)
+
+
+def _run_all(
+    runner: _Runner, sets: NodeSets, errors: str, model: Tensor, empty: Tensor, width: int
+) -> Float[Tensor, "set prompt"]:
+    """The metric of every set; those that keep all or nothing are not run again."""
+    none, asked = sets.all_are(False), _with(sets, errors)
+    whole = sets.all_are(True) & asked.all_are(True)
+    out = torch.where(none[:, None], empty, model.expand(len(sets), -1)).clone()
+    for rows in (~(none | whole)).nonzero()[:, 0].split(width):
+        if len(rows):
+            out[rows] = runner(asked[rows])
+    return out
 
 
 def _with(sets: NodeSets, errors: str) -> NodeSets:
@@ -185,15 +192,24 @@ class _Runner:
 
     def _edit(self, index: int, at: FeatureSite, sets: NodeSets) -> Edit:
         fill = self.replacement.of(at, index, sets)
+        return partial(_replace, at=at, index=index, sets=sets, fill=fill, n_bos=self.sites.n_bos)
 
-        def edit(x: Tensor) -> Tensor:
-            codes: Any = encode(at, x.flatten(0, 1), n_bos=self.sites.n_bos)
-            keep = _kept_slots(at, index, sets, codes.indices.unflatten(0, x.shape[:2]))
-            live = written_rows(at.dictionary.W_dec, codes, codes.values.masked_fill(keep.flatten(0, 1), 0))
-            lost = ~sets.errors[index][:, None, :, None] * (fill.error - codes.error.view_as(x))
-            return x + (fill.features - live.view_as(x)) + lost
 
-        return edit
+def _replace(
+    x: Float[Tensor, "set prompt pos d_model"],
+    *,
+    at: FeatureSite,
+    index: int,
+    sets: NodeSets,
+    fill: Fill,
+    n_bos: int,
+) -> Float[Tensor, "set prompt pos d_model"]:
+    """The activation of one site with the nodes that each set does not keep replaced. Status: exact."""
+    codes = encode(at, x.flatten(0, 1), n_bos=n_bos)
+    keep = _kept_slots(at, index, sets, codes.indices.unflatten(0, x.shape[:2]))
+    live = written_rows(at.dictionary.W_dec, codes, codes.values.masked_fill(keep.flatten(0, 1), 0))
+    lost = ~sets.errors[index][:, None, :, None] * (fill.error - codes.error.view_as(x))
+    return x + (fill.features - live.view_as(x)) + lost
 
 
 def _kept_slots(at: FeatureSite, index: int, sets: NodeSets, indices: Tensor) -> Tensor:

@@ -125,13 +125,10 @@ def merge(clean: Codes, patch: Codes, d_sae: int) -> Change:
     slot = first.long().cumsum(-1) - 1
     shape = (*keys.shape[:-1], int(slot.max()) + 1 if slot.numel() else 0)
 
-    def gathered(values: Tensor) -> Tensor:
-        return values.new_zeros(shape).scatter_add_(-1, slot, values.gather(-1, order))
-
+    values, others = (v.new_zeros(shape).scatter_add_(-1, slot, v.gather(-1, order)) for v in (old, new))
     merged = keys.new_zeros(shape).scatter_(-1, slot, keys)
     merged = merged.masked_fill(merged == d_sae, 0)
-    values = gathered(old)
-    difference = Codes(clean.x - patch.x, merged, values - gathered(new), clean.error - patch.error)
+    difference = Codes(clean.x - patch.x, merged, values - others, clean.error - patch.error)
     return Change(clean, difference, values)
 
 

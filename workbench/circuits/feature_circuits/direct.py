@@ -16,7 +16,6 @@ scales are those of the values given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -25,7 +24,7 @@ from torch import Tensor
 from workbench.anatomy import Edit
 from workbench.circuits.feature_circuits.codes import Seen
 from workbench.circuits.feature_circuits.metrics import Metric
-from workbench.circuits.feature_circuits.sites import FeatureSites
+from workbench.circuits.feature_circuits.sites import FeatureSites, catching
 
 Leaves = Mapping[int, Tensor]
 
@@ -49,17 +48,12 @@ def arriving(
         leaves: Activation of each site of `sites.upstream(target)`.
         embedded: The stream at depth 0, used where no site of the stream comes before.
     """
-    site, caught = sites[target].site, dict[str, Any]()
+    site, caught = sites[target].site, list[Tensor]()
     start, x, edits = _origin(sites, leaves, embedded)
     if site.is_stream:
         return sites.anatomy.run(x, start=start, stop=site.depth, edits=edits)
-
-    def catch(value: Tensor) -> Tensor:
-        caught["x"] = value
-        return value
-
-    sites.anatomy.run(x, start=start, stop=site.depth, edits={**edits, site.hook: catch})
-    return caught["x"]
+    sites.anatomy.run(x, start=start, stop=site.depth, edits={**edits, site.hook: catching(caught)})
+    return caught[0]
 
 
 def measured(

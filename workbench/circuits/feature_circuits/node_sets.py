@@ -37,7 +37,7 @@ class NodeSets:
     def __len__(self) -> int:
         return len(self.others)
 
-    def __getitem__(self, rows: slice) -> NodeSets:
+    def __getitem__(self, rows: slice | Tensor) -> NodeSets:
         kept, errors = (tuple(t[rows] for t in part) for part in (self.kept, self.errors))
         return NodeSets(self.named, kept, errors, self.others[rows])
 

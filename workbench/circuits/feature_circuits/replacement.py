@@ -40,11 +40,15 @@ class Replacement:
     Attributes:
         kind: One of `KINDS`.
         codes: Of the reference prompts, one a site.
+        written: Replacement of the sum of all features, one a site (1 or prompt, pos, d_model).
+        error: Replacement of the error, one a site (1 or prompt, pos, d_model).
         n_bos: First positions, which have a mean of their own.
     """
 
     kind: str
     codes: tuple[Codes, ...]
+    written: tuple[Tensor, ...]
+    error: tuple[Tensor, ...]
     n_bos: int
 
     def check(self, ids: Int[Tensor, "prompt pos"]) -> None:
@@ -62,24 +66,12 @@ class Replacement:
 
     def of(self, at: FeatureSite, index: int, sets: NodeSets) -> Fill:
         """Replacements at one site for the nodes that each set does not keep."""
-        codes, named = self.codes[index], sets.named[index]
-        written = self._pooled(written_rows(at.dictionary.W_dec, codes, codes.values))
-        values = self._pooled(_values_of(codes, named, at.dictionary.d_sae))
+        named, W_dec = sets.named[index], at.dictionary.W_dec
+        values = pooled(_values_of(self.codes[index], named, len(W_dec)), self.kind, self.n_bos)
         kept, others = sets.kept[index][:, None], sets.others[:, None, None, None]
         sign = torch.where(others, (~kept).to(values.dtype), -kept.to(values.dtype))
-        features = torch.where(others, 0.0, written) + (sign * values) @ at.dictionary.W_dec[named]
-        return Fill(features, self._pooled(codes.error))
-
-    def _pooled(self, values: Float[Tensor, "prompt pos width"]) -> Float[Tensor, "some pos width"]:
-        if self.kind == "resample":
-            return values
-        mean = values.mean(0, keepdim=True)
-        if self.kind == "zero":
-            return torch.zeros_like(mean)
-        if self.kind == "mean" and mean.shape[1] > self.n_bos:
-            rest = mean[:, self.n_bos :]
-            mean = torch.cat([mean[:, : self.n_bos], rest.mean(1, keepdim=True).expand_as(rest)], 1)
-        return mean
+        features = torch.where(others, 0.0, self.written[index]) + (sign * values) @ W_dec[named]
+        return Fill(features, self.error[index])
 
 
 def make_replacement(
@@ -100,8 +92,27 @@ def make_replacement(
     if not len(reference):
         raise UserError("reference has no prompts: a replacement is made from one at least")
     ids = reference.to(sites.anatomy.device)
-    values = zip(sites, activations(sites, ids), strict=True)
-    return Replacement(kind, tuple(encode(at, x, n_bos=sites.n_bos) for at, x in values), sites.n_bos)
+    codes, n_bos = [], sites.n_bos
+    for at, x in zip(sites, activations(sites, ids), strict=True):
+        codes.append(encode(at, x, n_bos=n_bos))
+    sums = [written_rows(at.dictionary.W_dec, c, c.values) for at, c in zip(sites, codes, strict=True)]
+    written = tuple(pooled(x, kind, n_bos) for x in sums)
+    return Replacement(kind, tuple(codes), written, tuple(pooled(c.error, kind, n_bos) for c in codes), n_bos)
+
+
+def pooled(
+    values: Float[Tensor, "prompt pos width"], kind: str, n_bos: int
+) -> Float[Tensor, "some pos width"]:
+    """What replaces values of reference prompts; one row for all prompts, or for `resample` one each."""
+    if kind == "resample":
+        return values
+    mean = values.mean(0, keepdim=True)
+    if kind == "zero":
+        return torch.zeros_like(mean)
+    if kind == "mean" and mean.shape[1] > n_bos:
+        rest = mean[:, n_bos:]
+        mean = torch.cat([mean[:, :n_bos], rest.mean(1, keepdim=True).expand_as(rest)], 1)
+    return mean
 
 
 def _values_of(codes: Codes, named: Tensor, d_sae: int) -> Float[Tensor, "prompt pos named"]:

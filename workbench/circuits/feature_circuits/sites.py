@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.anatomy import Anatomy, recorder
+from workbench.anatomy import Anatomy, Edit
 from workbench.circuits.nodes import Site, site_of_hook
 from workbench.dictionaries import Dictionary
 from workbench.errors import UserError, nearest
@@ -68,6 +68,7 @@ class FeatureSites:
     def __init__(self, anatomy: Anatomy, sites: Sequence[FeatureSite], *, n_bos: int = 1) -> None:
         self.anatomy, self.n_bos = anatomy, n_bos
         self.sites = tuple(sorted(sites, key=lambda s: s.order))
+        self._position_parts: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -211,13 +212,18 @@ def activations(
     sites: FeatureSites, ids: Int[Tensor, "prompt pos"]
 ) -> list[Float[Tensor, "prompt pos d_model"]]:
     """The activation at every site."""
-    seen, keep = recorder()
-    embedded = sites.anatomy.embed(ids)
-    names = [s.site.hook for s in sites if s.site.hook != EMBED_HOOK]
-    sites.anatomy.run(embedded, edits={name: keep(name) for name in names})
-    if any(s.site.hook == EMBED_HOOK for s in sites):
-        seen[EMBED_HOOK] = embedded - sites.position_part(ids.shape[1])
-    return [seen[s.site.hook] for s in sites]
+    embedded, seen = sites.anatomy.embed(ids), dict[str, list[Tensor]]()
+    for at in sites:
+        seen[at.site.hook] = (
+            [embedded - sites.position_part(ids.shape[1])] if at.site.hook == EMBED_HOOK else []
+        )
+    sites.anatomy.run(embedded, edits={name: catching(caught) for name, caught in seen.items() if not caught})
+    return [seen[at.site.hook][0] for at in sites]
+
+
+def catching(caught: list[Tensor]) -> Edit:
+    """An edit that changes nothing and appends the value that it sees."""
+    return lambda value: (caught.append(value), value)[1]
 
 
 @torch.no_grad()

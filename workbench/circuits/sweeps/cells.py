@@ -19,7 +19,8 @@ from torch import Tensor
 from workbench.circuits.sweeps.sites import SweepSite
 from workbench.circuits.sweeps.wave import Launch
 
-N_BUCKETS = 4
+N_BUCKETS = 8
+KEYS_PER_ROW = 4
 ALL = -1
 
 
@@ -83,11 +84,14 @@ def _first_positions(positions: Sequence[int], n_buckets: int) -> dict[int, int]
 
 
 def chunks_of(cells: Sequence[Cell], *, n_prompts: int, length: int, max_tokens: int) -> list[list[Cell]]:
-    """The cells in order, in chunks of at most `max_tokens` rows (a cell alone may have more)."""
+    """The cells in order, in chunks of at most `max_tokens` rows (a cell alone may have more).
+
+    Every cell sees the keys of all earlier positions, so a short stream counts for a share of the whole prompt.
+    """
     chunks: list[list[Cell]] = []
     rows = max_tokens + 1
     for cell in cells:
-        size = n_prompts * (length - cell.first)
+        size = n_prompts * max(length - cell.first, length // KEYS_PER_ROW)
         if rows + size > max_tokens:
             chunks.append([])
             rows = 0

@@ -167,6 +167,10 @@ def _check_kind(anatomy: Anatomy, swept: Swept) -> None:
         raise UserError(
             "kind 'resid_mid' has no meaning in parallel blocks, whose halves read one stream: use 'resid_post'"
         )
+    if swept.kind == "feature" and swept.layers is not None:
+        raise UserError("kind 'feature' has the layer of its dictionary: leave layers out")
+    if swept.kind != "feature" and swept.dictionary is not None:
+        raise UserError(f"kind {swept.kind!r} has no dictionary: leave it out, or set kind to 'feature'")
     if swept.units is not None and swept.kind in VECTORS:
         raise UserError(
             f"kind {swept.kind!r} has one unit a layer: leave units out, or sweep heads or neurons"
@@ -239,4 +243,4 @@ def _site(anatomy: Anatomy, plan: Plan, layer: int, base: Activations, other: Ac
         return feature_site(anatomy, plan.reading, base, other, plan.units)
     made = head_site if plan.kind == "head" else neuron_site
     site = made(anatomy, layer, base, other)
-    return site if len(plan.units) == site.n_units else site.chosen(plan.units)
+    return site if plan.units == tuple(range(site.n_units)) else site.chosen(plan.units)

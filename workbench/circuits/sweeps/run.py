@@ -18,7 +18,7 @@ arXiv:2309.16042; Nanda 2023 (attribution patching); Sundararajan, Taly, Yan 201
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -221,23 +221,26 @@ def _path(
     anatomy: Anatomy, scene: Scene, site: SweepSite, plan: Plan, kept: KeyValues, rule: Quadrature
 ) -> tuple[Float[Tensor, "prompt pos d_model"], Float[Tensor, " prompt"]]:
     """Mean gradient at `raw` along the path of all cells of a site, and m at its far end."""
-    length, first = scene.batch.clean.shape[1], scene.start or 0
-    tail = slice(first, None)
+    length, tail = scene.batch.clean.shape[1], slice(scene.start or 0, None)
     change = site.every_change(range(length) if plan.positions is None else plan.positions)[:, tail]
     # A point is a share of the way to the clean value; the base run is the clean end for noising.
     shares = [1 - t if scene.sign < 0 else t for t in rule.points]
 
-    def run(shares: Sequence[float]) -> tuple[Tensor, Tensor]:
-        moved = torch.stack([share * change for share in shares]).requires_grad_()
-        launch = Launch(site.depth, first, lambda: site.stream(moved, tail), range(len(shares)))
-        return moved, run_wave(anatomy, [launch], kept, scene.batch)
+    def run(moved: Float[Tensor, "point prompt pos d_model"]) -> Float[Tensor, "point prompt"]:
+        launch = Launch(site.depth, tail.start, lambda: site.stream(moved, tail), range(len(moved)))
+        return run_wave(anatomy, [launch], kept, scene.batch)
 
-    with torch.no_grad():
-        together = run([1.0])[1][0]
-    with torch.enable_grad():
-        moved, metric = run(shares)
-        (gradients,) = torch.autograd.grad(metric.sum(), moved)
-    weights = torch.tensor(rule.weights, dtype=change.dtype, device=change.device)
     mean = torch.zeros_like(site.base)
-    mean[:, tail] = torch.einsum("s,snpd->npd", weights, gradients)
-    return mean, together
+    mean[:, tail] = _mean_gradient(run, torch.stack([share * change for share in shares]), rule)
+    with torch.no_grad():
+        return mean, run(change[None])[0]
+
+
+def _mean_gradient(
+    run: Callable[[Tensor], Tensor], moved: Float[Tensor, "point prompt pos d_model"], rule: Quadrature
+) -> Float[Tensor, "prompt pos d_model"]:
+    weights = torch.tensor(rule.weights, dtype=moved.dtype, device=moved.device)
+    with torch.enable_grad():
+        moved = moved.requires_grad_()
+        (gradients,) = torch.autograd.grad(run(moved).sum(), moved)
+    return torch.einsum("s,snpd->npd", weights, gradients)

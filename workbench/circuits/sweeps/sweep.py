@@ -42,7 +42,7 @@ class Sweep:
         kind: What was replaced.
         method: One of `METHODS`.
         direction: One of `DIRECTIONS`.
-        positions: "each" for one position a cell, "all" for every position at once.
+        positions: "single" for one position a cell, "all" for every position at once.
         clean_logits: m of the clean prompts.
         counterfactual_logits: m of the counterfactual prompts, with the clean answers.
         quadrature: Rule of the integrated gradients, "" for other methods.
@@ -119,6 +119,8 @@ class Sweep:
             n_prompts=rows.shape[1],
         )
         found.attrs = {"kind": self.kind, "protocol": self.protocol, "metric": self.metric, "unit": self.unit}
+        if self.gap_logits is not None:
+            found.attrs["completeness_gap_logits"] = self.completeness_gap_logits
         return found
 
     def grid(self) -> pd.DataFrame:

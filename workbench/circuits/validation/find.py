@@ -175,7 +175,6 @@ def find_circuit(
     )
     scored = score(wiring, halves[0])
     found = choose(first, Ranking(wiring, scored.scores, order), goal, **options)
-    random_judge = _judge_of(random_model, second)
     return FoundCircuit(
         name=name,
         mask=found.mask,
@@ -184,12 +183,21 @@ def find_circuit(
         goal=goal,
         solved=solved,
         chosen=judge_circuit(first, found.mask, **options),
-        judged=judge_circuit(second, found.mask, **options),
-        minimality=minimality(second, found.mask, **options),
         dropped=found.dropped,
-        random=random_circuits(second, found.mask, n_circuits=n_random, matched="kind+layer", **options),
-        controls=_controls(second, found.mask, random_judge, **options),
+        **_evidence(second, found.mask, random_model, n_random, **options),
     )
+
+
+def _evidence(
+    judge: Judge, mask: Mask, random_model: Wiring | None, n_random: int, **options: Unpack[Resampling]
+) -> dict[str, Any]:
+    """What speaks for a circuit on pairs that it was not chosen on."""
+    return {
+        "judged": judge_circuit(judge, mask, **options),
+        "minimality": minimality(judge, mask, **options),
+        "random": random_circuits(judge, mask, n_circuits=n_random, matched="kind+layer", **options),
+        "controls": _controls(judge, mask, _judge_of(random_model, judge), **options),
+    }
 
 
 def choose(judge: Judge, ranking: Ranking, goal: Goal, *, n_resamples: int, seed: int) -> Pruned:

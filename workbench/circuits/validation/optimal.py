@@ -16,7 +16,7 @@ Source: Li and Janson 2024, arXiv:2409.09951 (constants and their objective; the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,26 +82,45 @@ def optimal_constants(
     where = [None] * len(batches) if positions is None else list(positions)
     wiring, generator = Wiring(anatomy), torch.Generator().manual_seed(seed)
     parts = [_halves(batch) for batch in batches]
-    check = _Check(
-        wiring, [p.aside for p in parts], where, random_kept(N_CHECK_MASKS, wiring.n_writers, generator)
-    )
-    spread = _spread(anatomy, batches[0], start)
-    shift = start.map(lambda v: torch.zeros_like(v, requires_grad=True))
-    optimiser = torch.optim.Adam(_leaves(shift), lr=learning_rate)
+    kept = random_kept(N_CHECK_MASKS, wiring.n_writers, generator)
+    check = _Check(wiring, [part.aside for part in parts], where, kept)
+    sizes = _StepSizes(n_steps, n_masks, n_prompts, learning_rate)
     best, best_loss = start, (first := check.loss(start))
-    for step in range(n_steps):
-        at = step % len(parts)
-        pairs = _drawn_pairs(parts[at].learned, n_prompts, generator)
-        kept = random_kept(n_masks, wiring.n_writers, generator)
+    for learned in _path(wiring, [part.learned for part in parts], where, start, sizes, generator):
+        if (found := check.loss(learned)) < best_loss:
+            best, best_loss = learned, found
+    return OptimalConstants(best, first, best_loss)
+
+
+class _StepSizes(NamedTuple):
+    n_steps: int
+    n_masks: int
+    n_prompts: int
+    learning_rate: float
+
+
+def _path(
+    wiring: Wiring,
+    batches: Sequence[Batch],
+    where: Positions,
+    start: Replacement,
+    sizes: _StepSizes,
+    generator: torch.Generator,
+) -> Iterator[Replacement]:
+    """Constants on the way down, after every `CHECK_EVERY` steps and the last."""
+    spread = _spread(wiring.anatomy, batches[0], start)
+    shift = start.map(lambda v: torch.zeros_like(v, requires_grad=True))
+    optimiser = torch.optim.Adam(_leaves(shift), lr=sizes.learning_rate)
+    for step in range(sizes.n_steps):
+        at = step % len(batches)
+        pairs = _drawn_pairs(batches[at], sizes.n_prompts, generator)
+        kept = random_kept(sizes.n_masks, wiring.n_writers, generator)
         _descend(
             optimiser,
             lambda i=at, p=pairs, k=kept: _loss(wiring, p, _moved(start, shift, spread, where[i]), k),
         )
-        if (step + 1) % CHECK_EVERY == 0 or step + 1 == n_steps:
-            learned = _moved(start, shift, spread, None).map(lambda v: v.detach())
-            if (found := check.loss(learned)) < best_loss:
-                best, best_loss = learned, found
-    return OptimalConstants(best, first, best_loss)
+        if (step + 1) % CHECK_EVERY == 0 or step + 1 == sizes.n_steps:
+            yield _moved(start, shift, spread, None).map(lambda v: v.detach())
 
 
 def random_kept(n_masks: int, n_writers: int, generator: torch.Generator) -> Bool[Tensor, "mask writer"]:

@@ -76,7 +76,7 @@ def check_solved(
     )
     options = {"n_resamples": n_resamples, "seed": seed}
     accuracy = mean_estimate((clean > 0).cpu().numpy(), **options)
-    solved = accuracy.value >= CHANCE_FRAC + margin_frac and True
+    solved = accuracy.value >= CHANCE_FRAC + margin_frac and accuracy.low > CHANCE_FRAC
     if not solved and not allow_unsolved:
         raise UserError(_refusal(name, accuracy, len(clean), margin_frac))
     first, second = (mean_estimate(m.cpu().double().numpy(), **options) for m in (clean, other))

@@ -111,11 +111,9 @@ def chunks(wiring: Wiring, batches: Sequence[Batch], max_bytes: int) -> Iterator
     Raises:
         UserError: one prompt does not fit.
     """
-    anatomy = wiring.anatomy
     for batch in batches:
         n_prompts, length = batch.clean.shape
-        vectors = wiring.n_writers + anatomy.n_heads + 16
-        one = vectors * length * anatomy.d_model * anatomy.readout.W_U.element_size()
+        one = bytes_of(wiring, length)
         if one > max_bytes:
             raise UserError(
                 f"max_bytes {max_bytes} is less than the {one} bytes that one prompt of {length} tokens needs: "
@@ -124,3 +122,10 @@ def chunks(wiring: Wiring, batches: Sequence[Batch], max_bytes: int) -> Iterator
         at_once = max_bytes // one
         for start in range(0, n_prompts, at_once):
             yield part_of(batch, slice(start, start + at_once))
+
+
+def bytes_of(wiring: Wiring, length: int) -> int:
+    """Bytes of one prompt, about: changes, gradients of a layer's readers, what the backward pass keeps."""
+    anatomy = wiring.anatomy
+    vectors = wiring.n_writers + 3 * anatomy.n_heads + 24 * anatomy.n_layers
+    return vectors * length * anatomy.d_model * anatomy.readout.W_U.element_size()

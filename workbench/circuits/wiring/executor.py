@@ -86,9 +86,10 @@ class EdgeExecutor:
             yield Session(self, part, replacement.prompts(chosen))
 
     def bytes_of(self, length: int) -> int:
-        """Bytes of differences and inputs of one mask on one prompt, at most."""
+        """Bytes of one mask on one prompt, at most: differences, inputs of a layer, values of both ends."""
         attn = self.anatomy.blocks[0].attn
-        vectors = self.wiring.n_writers + 3 * (attn.n_heads + 2 * attn.n_kv_heads)
+        inputs = 3 * (attn.n_heads + 2 * attn.n_kv_heads)
+        vectors = self.wiring.n_writers + inputs + 14 * self.anatomy.n_layers
         return vectors * length * self.anatomy.d_model * self.anatomy.readout.W_U.element_size()
 
 

@@ -2,11 +2,13 @@
 
 EAP-IG costs few passes and may be far off for any one edge; exact patching costs a pass an edge and is never off. So
 the edges of largest estimated size, `top_frac` of all and at least `at_least`, are patched, and their exact effects
-take the place of the estimates. The others keep the estimate: what the screen misses stays missed. The screen is
-EAP-IG along each writer's own path by default: where the inputs' path sees saturated attention all the way, its
-gradients are zero and an edge is never looked at (`screen="inputs"` costs a few passes for all writers together
-instead of a few for each). Status: exact for the patched edges (`EdgeScores.exact`), first-order for the others.
+take the place of the estimates. The others keep the estimate: what the screen misses stays missed.
 
+The screen follows the inputs' path, a few passes for all writers together; where attention is saturated all along it,
+its gradients are zero and an edge is never looked at. `screen="activations"` follows each writer's own path, at some
+passes a writer, and misses less (tests/causal/test_wiring_truth.py).
+
+Status: exact for the patched edges (`EdgeScores.exact`), first-order for the others.
 Sources: Syed, Rager, Conmy 2023, arXiv:2310.10348 (estimates before exact patching); BlackboxNLP shared task 2025.
 """
 
@@ -26,7 +28,7 @@ from workbench.progress import Progress
 from workbench.tasks import Batch
 
 AT_LEAST = 100
-SCREENS = {"activations": eap_ig_activations, "inputs": eap_ig_inputs}
+SCREENS = {"inputs": eap_ig_inputs, "activations": eap_ig_activations}
 
 
 def two_stage(
@@ -35,7 +37,7 @@ def two_stage(
     *,
     top_frac: float = 0.05,
     at_least: int = AT_LEAST,
-    screen: str = "activations",
+    screen: str = "inputs",
     rule: str = DEFAULT,
     steps: int = STEPS,
     progress: Progress | None = None,
@@ -47,7 +49,7 @@ def two_stage(
         batches: Prompt pairs.
         top_frac: Share of all edges that is patched, in (0, 1].
         at_least: Patch at least so many edges (or all there are).
-        screen: EAP-IG along each writer's path ("activations") or the inputs' path ("inputs").
+        screen: EAP-IG along the inputs' path ("inputs") or each writer's own ("activations").
         rule: Quadrature of the screen.
         steps: Its points.
         progress: Advanced by one a patched edge and chunk of prompts.
@@ -65,7 +67,8 @@ def two_stage(
     measured = exact_edges(wiring, batches, edges, progress=progress)
     scores = torch.where(measured.scores.isnan(), estimate.scores, measured.scores)
     chosen = {"screen": estimate.method, "top_frac": top_frac, "at_least": at_least, "n_exact": n}
+    settings = {**estimate.settings, **chosen}
     return EdgeScores(
-        wiring, scores, "two-stage", {**estimate.settings, **chosen}, estimate.n_prompts, None, estimate.completeness_gap_logits,
+        wiring, scores, "two-stage", settings, estimate.n_prompts, None, estimate.completeness_gap_logits,
         measured.evaluations, exact=measured.scores, estimated=estimate.scores,
     )  # fmt: skip

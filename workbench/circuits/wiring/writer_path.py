@@ -44,6 +44,10 @@ def path_scores(
     """Scores of one writer's edges from its own path, and its exact node effect, both in logits."""
     points = pair.clean.streams[0].new_tensor([*line.points, 0.0])
     streams, change = writer_at(pair, writer, points)
+    if not change.any():
+        return change.new_zeros(change.shape[1], pair.wiring.n_readers), torch.zeros_like(
+            pair.clean.metric_logits
+        )
     n = len(points)
     batch = Batch(*(t.repeat(n, *[1] * (t.ndim - 1)) for t in _tensors(pair.batch)))
     tape = record(pair.wiring.anatomy, streams.flatten(0, 1), batch, depth=write_depth(pair.wiring, writer))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -26,7 +27,8 @@ def make(name: str, *, seed: int, n_steps: int, target: Path) -> None:
 
     def report(step: int, found: Accuracies) -> None:
         steps.append(step)
-        print(step, found, flush=True)
+        sys.stdout.write(f"{step} {found}\n")
+        sys.stdout.flush()
 
     model, _ = train(program, seed=seed, n_steps=n_steps, report=report)
     weights = {key: weight.detach().contiguous() for key, weight in model.weights.items()}

@@ -1,6 +1,6 @@
 """The programs that the trained models implement: named variables, each with a place in the transformer.
 
-    sum3      [0, a, b, c, 0]           s = a + b mod n;  answer s + c mod n
+    clamp     [0, a, b, c, 0]           s = max(a, b);    answer min(s, c)
     two_hop   [0, x, t0, .., t3, 0]     y = t[x];         answer t[y]
     choice    [0, a, c, d, b]           e = (a = b);      answer c if e else d
 
@@ -75,15 +75,15 @@ def _variables(given: Given, **rules: Callable[[Values], Tensor]) -> Values:
     return found
 
 
-def _sum3(inputs: Tensor, given: Given) -> Values:
+def _clamp(inputs: Tensor, given: Given) -> Values:
     a, b, c = inputs.unbind(1)
     return _variables(
         given,
         a=lambda v: a,
         b=lambda v: b,
-        s=lambda v: (v["a"] + v["b"]) % 5,
+        s=lambda v: torch.maximum(v["a"], v["b"]),
         c=lambda v: c,
-        out=lambda v: (v["s"] + v["c"]) % 5,
+        out=lambda v: torch.minimum(v["s"], v["c"]),
     )
 
 
@@ -108,15 +108,15 @@ def _choice(inputs: Tensor, given: Given) -> Values:
 
 
 PROGRAMS = {
-    "sum3": HighLevel(
-        title="(a + b + c) mod 5, in two steps",
-        description="a0.h0 and a0.h1 fetch a and b, m0 adds them, a1.h2 fetches c, m1 adds it.",
+    "clamp": HighLevel(
+        title="The larger of two numbers, at most a third",
+        description="a0.h0 and a0.h1 fetch a and b, m0 takes the larger, a1.h2 fetches c, m1 the smaller of both.",
         n_values=5,
         n_inputs=3,
         places=(1, 2, 3),
         n_ctx=5,
         n_layers=2,
-        run=_sum3,
+        run=_clamp,
         nodes={"a": "a0.h0", "b": "a0.h1", "s": "m0", "c": "a1.h2", "out": "m1"},
         edges=(
             ("embed", "a0.h0"), ("embed", "a0.h1"), ("a0.h0", "m0"), ("a0.h1", "m0"), ("embed", "a1.h2"),

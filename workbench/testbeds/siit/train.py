@@ -4,9 +4,12 @@
     IIT          with the output of a variable's node from a source prompt, the answer is that of the
                  program with that variable from the source                                  weight 1
     strict       with the output of any other node from a source prompt, the answer stays    weight 0.4
+                 and the logits stay (mean squared change)                                   weight 0.4
 
 The whole output of a node is exchanged, at all positions. Adam at 1e-3, gradients clipped to a norm of 0.1.
-Training stops when all three accuracies are at least `TARGET_FRAC` on fresh prompts, or refuses.
+Training stops when all three accuracies are at least `TARGET_FRAC` on fresh prompts and no other node changes
+the logits by more than `DISTURBANCE_FRAC` of their spread, or refuses. The last term is not in the reference:
+without it a node that only amplifies the right answer passes as having no effect.
 
 Reference: Gupta et al. 2024, "InterpBench: Semi-Synthetic Transformers for Evaluating Mechanistic
 Interpretability Techniques", arXiv 2407.14494; Geiger et al. 2022, arXiv 2112.00826.
@@ -29,7 +32,7 @@ from workbench.testbeds.siit.high_level import HighLevel
 
 D_MODEL, N_HEADS, D_HEAD, D_MLP = 32, 4, 8, 64
 STRICT_WEIGHT, LEARNING_RATE, CLIP, N_BATCH = 0.4, 1e-3, 0.1, 64
-TARGET_FRAC, CHECK_EVERY, N_CHECKED = 0.995, 250, 1024
+TARGET_FRAC, DISTURBANCE_FRAC, CHECK_EVERY, N_CHECKED = 0.995, 0.1, 250, 1024
 
 
 @dataclass(frozen=True)
@@ -40,16 +43,20 @@ class Accuracies:
         behaviour_frac: On plain prompts.
         iit_frac: The worst variable, with its node exchanged.
         strict_frac: The worst other node, with it exchanged.
+        disturbance_frac: Mean absolute change of the logits by exchanging the worst other node, as a share of
+            their mean absolute deviation from their mean.
     """
 
     behaviour_frac: float
     iit_frac: float
     strict_frac: float
+    disturbance_frac: float
 
     @property
-    def worst_frac(self) -> float:
-        """The smallest of the three."""
-        return min(self.behaviour_frac, self.iit_frac, self.strict_frac)
+    def reached(self) -> bool:
+        """Whether training may stop."""
+        worst = min(self.behaviour_frac, self.iit_frac, self.strict_frac)
+        return worst >= TARGET_FRAC and self.disturbance_frac <= DISTURBANCE_FRAC
 
 
 def shape_of(program: HighLevel) -> dict[str, object]:
@@ -78,7 +85,7 @@ def train(
     generator = torch.Generator().manual_seed(seed)
     model = _initial(program, generator)
     optimiser = torch.optim.Adam(list(model.weights.values()), lr=LEARNING_RATE)
-    found = Accuracies(0.0, 0.0, 0.0)
+    found = Accuracies(0.0, 0.0, 0.0, 1.0)
     for step in range(1, n_steps + 1):
         optimiser.zero_grad()
         _loss(program, model, generator).backward()
@@ -88,7 +95,7 @@ def train(
             found = measure(program, model, seed=seed + step)
             if report is not None:
                 report(step, found)
-            if found.worst_frac >= TARGET_FRAC:
+            if found.reached:
                 return model, found
     raise UserError(
         f"{n_steps} steps reached {found} and {TARGET_FRAC} is asked of each: give another seed or more steps"
@@ -123,7 +130,10 @@ def _loss(program: HighLevel, model: Plain, generator: torch.Generator) -> Tenso
     undisturbed = model.run(program.prompts(base), replaced={other: written[other]})[0]
     loss = functional.cross_entropy(logits, program.answer(base))
     loss = loss + functional.cross_entropy(exchanged, program.answer(base, given))
-    return loss + STRICT_WEIGHT * functional.cross_entropy(undisturbed, program.answer(base))
+    strict = functional.cross_entropy(undisturbed, program.answer(base)) + functional.mse_loss(
+        undisturbed, logits
+    )
+    return loss + STRICT_WEIGHT * strict
 
 
 @torch.no_grad()
@@ -136,12 +146,15 @@ def measure(program: HighLevel, model: Plain, *, seed: int) -> Accuracies:
     _, written = model.run(program.prompts(source))
     values = program.run(source, {})
 
-    def accuracy(node: str, wanted: Int[Tensor, " prompt"]) -> float:
-        return _right(model.run(ids, replaced={node: written[node]})[0], wanted)
+    def exchanged(node: str) -> Tensor:
+        return model.run(ids, replaced={node: written[node]})[0]
 
-    iit = [accuracy(n, program.answer(base, {name: values[name]})) for name, n in program.nodes.items()]
-    strict = [accuracy(node, answers) for node in other_nodes(program)]
-    return Accuracies(_right(logits, answers), min(iit), min(strict))
+    iit = [_right(exchanged(n), program.answer(base, {v: values[v]})) for v, n in program.nodes.items()]
+    others = [exchanged(node) for node in other_nodes(program)]
+    spread = float((logits - logits.mean(-1, keepdim=True)).abs().mean())
+    change = max(float((other - logits).abs().mean()) for other in others)
+    strict = min(_right(other, answers) for other in others)
+    return Accuracies(_right(logits, answers), min(iit), strict, change / spread)
 
 
 def other_nodes(program: HighLevel) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks.peers.circuits import __doc__ as about
 from tests.benchmarks.peers.circuits.inputs import SHAPES, write_shape
-from tests.benchmarks.peers.circuits.table import Measured, table
+from tests.benchmarks.peers.circuits.table import Measured, ratios, table
 from tests.benchmarks.peers.circuits.transcoders import write_transcoders
 from tests.benchmarks.peers.circuits.work import TOOLS, WORKS, Measurement, Work
 from tests.benchmarks.peers.environments import python
@@ -64,6 +64,7 @@ def compare(works: Sequence[Work], inputs: Path, results: Path, given: argparse.
         except RuntimeError as error:
             print(f"{work.name} of {work.tool} is left out: {error}")
     print(table(measured))
+    print(ratios(measured, results))
     if given.json:
         given.json.write_text(json.dumps([row.record() for row in measured], indent=1))
     return len(measured) == len(works)

@@ -27,10 +27,12 @@ EAP_IG = Environment(
     also=("transformer-lens==3.9.0", "transformers==5.23.0"),
     replaced=(("eap", "device='cuda'", "device=model.cfg.device"),),
 )
+OURS = "workbench"
 TOOLS = {
     "circuit-tracer": (CIRCUIT_TRACER, "graph_circuit_tracer.py"),
     "EAP-IG": (EAP_IG, "edges_eap_ig.py"),
     "TransformerLens": (None, "patching_transformer_lens.py"),
+    OURS: (None, "circuits_workbench.py"),
 }
 
 
@@ -73,6 +75,18 @@ WORKS = (
     Work("sweep", "TransformerLens", "gpt2s", {"do": "sweep", "what": "resid_pre", "rows": 1}),
     Work("sweep-heads", "TransformerLens", "gpt2s", {"do": "sweep", "what": "heads", "rows": 1}),
     Work("evaluate", "TransformerLens", "gpt2s", {"do": "faithfulness", "rows": 1, **SIZES_OF_ONE}),
+    Work("graph", OURS, "gpt2s", {"do": "graph"}, 2),
+    Work("prune", OURS, "gpt2s", {"do": "prune"}, 3),
+    Work("eap", OURS, "tiny", {"do": "scores", "method": "EAP", "steps": 1, "rows": 32}, 5),
+    Work("eap", OURS, "gpt2s", {"do": "scores", "method": "EAP", "steps": 1, "rows": 4}, 3),
+    Work("eap-ig-5", OURS, "gpt2s", {"do": "scores", "method": "EAP-IG-inputs", "steps": 5, "rows": 4}, 2),
+    Work("evaluate", OURS, "gpt2s", {"do": "evaluate", "rows": 4, **SIZES_OF_ONE}, 3),
+    Work("evaluate-10", OURS, "gpt2s", {"do": "evaluate", "rows": 4, "only": list(range(10))}, 2),
+    Work("evaluate-100", OURS, "gpt2s", {"do": "evaluate", "rows": 100, "only": list(range(10))}),
+    Work("forward-100", OURS, "gpt2s", {"do": "forward", "rows": 100}, 3),
+    Work("sweep", OURS, "tiny", {"do": "sweep", "what": "resid_pre", "rows": 1}, 5),
+    Work("sweep", OURS, "gpt2s", {"do": "sweep", "what": "resid_pre", "rows": 1}, 2),
+    Work("sweep-heads", OURS, "gpt2s", {"do": "sweep", "what": "heads", "rows": 1}, 2),
 )  # fmt: skip
 
 
