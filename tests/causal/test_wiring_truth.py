@@ -20,7 +20,9 @@ from workbench.tasks import Batch
 from workbench.testbeds.truth import FAMILIES, make_testbed
 
 Scorer = Callable[[Wiring, Batch], EdgeScores]
-COMPILED, TRACR = ([f"{family}.{bed}" for bed in FAMILIES[family]] for family in ("compiled", "tracr"))
+COMPILED, TRACR, SIIT = (
+    [f"{family}.{bed}" for bed in FAMILIES[family]] for family in ("compiled", "tracr", "siit")
+)
 SATURATED = ("compiled.induction", "compiled.pointer", "compiled.ioi", "compiled.greater_than")
 
 
@@ -91,3 +93,14 @@ def test_two_stages_are_as_good_as_patching_everything() -> None:
 
     found = [area(bed, stages, sharpness=50.0, leak=0.05) for bed in SATURATED]
     assert np.mean(found) >= 0.99
+
+
+def test_trained_models_with_an_imposed_circuit() -> None:
+    """Models trained by interchange interventions: natural weights, noise on every edge; 30% of the edges patched."""
+
+    def stages(wiring: Wiring, pairs: Batch) -> EdgeScores:
+        return two_stage(wiring, pairs, top_frac=0.3, at_least=1)
+
+    assert min(area(name, eap_ig_inputs) for name in SIIT) >= 0.9
+    assert min(area(name, stages) for name in SIIT) >= 0.95
+    assert min(area(name, exact_edges) for name in SIIT) >= 0.99

@@ -124,3 +124,20 @@ def test_columns_may_stand_in_any_order_beside_others(tmp_path: Path, tokenizer)
     (pair,) = make_task(mixed, tokenizer, n_pairs=1, seed=0).pairs
     assert (pair.clean_text, pair.counterfactual_text) == ("a b", "a c")
     assert (pair.answer, pair.counterfactual_answer) == (" Mary", " John")
+
+
+class Letters:
+    """A tokenizer of one token a letter, without a beginning-of-text token."""
+
+    bos_token_id = None
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_a_tokenizer_without_beginning_of_text_puts_nothing_before_the_prompt(tmp_path: Path) -> None:
+    (pair,) = make_task(write(tmp_path, ["ab,ac,x,y"]), Letters(), n_pairs=1, seed=0).pairs
+    assert pair.clean_ids == (97, 98)

@@ -57,8 +57,15 @@ def test_weights_that_answer_wrongly_are_refused(monkeypatch: pytest.MonkeyPatch
     stored: Any = dict(tracr._stored())
     stored["hist.values"] = stored["hist.values"].roll(1)
     monkeypatch.setattr(tracr, "_stored", lambda: stored)
-    with pytest.raises(UserError, match=r"weights of program 'hist' answer .* where the program gives"):
+    with pytest.raises(UserError, match=r"weights of program 'hist' at coldness .* the data files were changed"):
         make_testbed("tracr.hist")
+
+
+def test_coldness_softens_attention_until_the_program_fails() -> None:
+    soft = make_testbed("tracr.hist", coldness=20.0)
+    assert wrong_edges(soft, 60) == set()
+    with pytest.raises(UserError, match=r"at coldness 1\.0 answer .*: give a higher coldness"):
+        make_testbed("tracr.hist", coldness=1.0)
 
 
 def test_residual_directions_have_names() -> None:

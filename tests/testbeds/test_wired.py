@@ -13,7 +13,7 @@ from tests.testbeds.edge_patching import edge_effects
 from workbench.errors import UserError
 from workbench.hooks import capture_forward
 from workbench.testbeds import TestBed, make_testbed, wired
-from workbench.testbeds.plain import difference
+from workbench.testbeds.plain import difference, plain
 from workbench.testbeds.truth import edges_of, nodes_of
 
 N_PAIRS = 100
@@ -62,19 +62,18 @@ def nodes_with_effect(bed: TestBed) -> set[Any]:
 
 
 def edges_with_effect(bed: TestBed) -> set[Any]:
-    """Wires into MLPs, patched one by one; those of a head are copies and need no patching."""
-    found, moved = set(), changes(bed)
-    readers = [d for d in bed.dictionaries.values() if d.is_transcoder]
+    """Wires into MLPs, patched one by one in the model; those of a head are copies and need no patching."""
+    found, moved, weights = set(), changes(bed), plain(bed.model).weights
     writers = [d for d in bed.dictionaries.values() if not d.is_transcoder]
-    for reader, writer in itertools.product(readers, writers):
-        if writer.hook_name != "hook_embed" and writer.hook_name >= reader.hook_name:
+    for layer, writer in itertools.product(range(bed.model.cfg.n_layers), writers):
+        if writer.hook_name != "hook_embed" and writer.hook_name >= f"blocks.{layer}.hook_mlp_out":
             continue
-        gains = writer.W_dec @ reader.W_enc
+        gains = writer.W_dec @ weights[f"layers.{layer}.mlp.fc_in.weight"].T
         for i, j in (gains.abs() > 1e-5).nonzero().tolist():
             added = torch.zeros(*moved[writer.hook_name].shape[:2], bed.model.cfg.d_mlp)
             added[..., j] = moved[writer.hook_name][..., i] * gains[i, j]
-            if effect_of(bed, reader.hook_name.replace("hook_in", "hook_pre"), added) > 1e-3:
-                found.add(((writer.hook_name, i), (reader.hook_name_out, j)))
+            if effect_of(bed, f"blocks.{layer}.mlp.hook_pre", added) > 1e-3:
+                found.add(((writer.hook_name, i), (f"blocks.{layer}.hook_mlp_out", j)))
     return found
 
 
@@ -120,9 +119,8 @@ def test_a_cut_wire_is_found() -> None:
     assert bed.feature_edges is not None
     cut = min(edge for edge in bed.feature_edges if edge[0][0] == "hook_embed")
     direction = bed.dictionaries["hook_embed"].W_dec[cut[0][1]]
-    for name, weight in bed.model.original_model.named_parameters():
-        if name.startswith("layers.0.") and "fc_in" in name and "weight" in name:
-            weight[cut[1][1]] -= (weight[cut[1][1]] @ direction) * direction
+    row = plain(bed.model).weights[f"layers.{cut[1][0].split('.')[1]}.mlp.fc_in.weight"][cut[1][1]]
+    row -= (row @ direction) * direction
     assert bed.feature_edges - edges_with_effect(bed) >= {cut}
 
 

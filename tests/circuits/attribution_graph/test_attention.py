@@ -16,9 +16,10 @@ from workbench.circuits.attribution_graph.head_loadings import (
     first_hop_loadings,
     layer_loadings,
 )
+from workbench.circuits.attribution_graph.logits import logit_targets
 from workbench.circuits.attribution_graph.qk import qk_attribution
 from workbench.circuits.attribution_graph.replacement import Replacement
-from workbench.circuits.attribution_graph.targets import Targets, feature_targets, logit_targets
+from workbench.circuits.attribution_graph.targets import Targets, feature_targets
 from workbench.circuits.attribution_graph.trace import AttributionTrace
 from workbench.errors import UserError
 

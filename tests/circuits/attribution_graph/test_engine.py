@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -15,9 +18,11 @@ from tests.circuits.attribution_graph.beds import (
 )
 from workbench.circuits.attribution_graph import frozen as frozen_module
 from workbench.circuits.attribution_graph.engine import direct_effects
+from workbench.circuits.attribution_graph.logits import logit_targets
 from workbench.circuits.attribution_graph.replacement import Replacement, open_replacement
-from workbench.circuits.attribution_graph.targets import feature_targets, logit_targets
+from workbench.circuits.attribution_graph.targets import feature_targets
 from workbench.errors import UserError
+from workbench.progress import Progress
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 CASES = [(a, {}) for a in SHAPES] + [
@@ -29,7 +34,7 @@ CASES = [(a, {}) for a in SHAPES] + [
 
 def chosen(model: Replacement) -> list[int]:
     """A few features of every layer."""
-    return list(range(0, model.sources.n_features, 11))
+    return list(range(2, model.sources.n_features, 17))
 
 
 def largest_gap(model: Replacement, **options: object) -> float:
@@ -141,3 +146,17 @@ def test_options_that_keep_nothing_are_refused(options: dict[str, object]) -> No
     model = bed("gpt2")
     with pytest.raises(UserError, match="keep no edges"):
         direct_effects(model, feature_targets(model), **options)
+
+
+def test_ctrl_c_stops_after_the_chunk_in_hand() -> None:
+    model, chunks = bed("gpt2"), []
+
+    class Pressed(Progress):
+        def advance(self, n: int = 1, note: str = "") -> None:
+            chunks.append(n)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    targets = feature_targets(model)
+    with pytest.raises(KeyboardInterrupt, match="no graph is kept, start the trace again"):
+        direct_effects(model, targets, chunk_bytes=1, progress=Pressed(len(targets), "tracing", "targets"))
+    assert chunks == [1]

@@ -19,8 +19,8 @@ from tests.circuits.attribution_graph.beds import (
     prompt,
 )
 from workbench.circuits.attribution_graph.graph import to_graph, unlisted
+from workbench.circuits.attribution_graph.logits import likeliest
 from workbench.circuits.attribution_graph.scores import prune_trace, trace_scores
-from workbench.circuits.attribution_graph.targets import likeliest
 from workbench.circuits.attribution_graph.trace import AttributionTrace, trace_prompt
 from workbench.circuits.attribution_graph.verify import verify_edges
 from workbench.circuits.graph_files import load_graph, save_graph
@@ -47,6 +47,14 @@ def test_a_difference_is_the_difference_of_two_logits(traced: AttributionTrace) 
     found = again(traced, targets=[(7, 9)]).effects
     last = found.take(torch.tensor([found.n_targets - 1])).dense(n)
     torch.testing.assert_close(last, one - two, rtol=1e-4, atol=1e-5)
+
+
+def test_a_direction_is_traced_like_the_logit_that_it_is(traced: AttributionTrace) -> None:
+    W_U = traced.model.anatomy.readout.W_U
+    logit = again(traced, targets=[7])
+    found = again(traced, targets=(W_U[:, 7] - W_U.mean(1))[None])
+    assert torch.equal(found.effects.weight, logit.effects.weight)
+    assert to_graph(found).ids[-1] == "direction0@8"
 
 
 def test_greedy_rows_are_rows_of_the_whole(traced: AttributionTrace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +177,8 @@ def test_transcoders_that_do_not_fit_are_refused(anatomy: Any, what: str, messag
         ({"n_skipped": 9}, "n_skipped 9 leaves no position"),
         ({"targets": ["zwei Wörter"]}, r"is \d+ tokens \("),
         ({"targets": [10**6]}, "is outside this model's vocabulary"),
+        ({"targets": [7, 7]}, "are none or name one twice"),
+        ({"targets": torch.zeros(1, 5)}, "a direction of 5 entries does not fit a stream of 32"),
         ({"mass_frac": 0.0}, "choose no logits"),
         ({"max_feature_nodes": 0}, "max_feature_nodes 0 expands nothing"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -28,6 +30,7 @@ from workbench.circuits.feature_circuits import (
 )
 from workbench.circuits.feature_circuits.kept import Kept
 from workbench.circuits.feature_circuits.node_sets import NodeSets
+from workbench.circuits.graph_files import load_graph, save_graph
 from workbench.tasks import Batch
 
 Place = tuple[str, int, int]  # site, feature, position
@@ -151,7 +154,7 @@ def judge(sites: FeatureSites, sets: NodeSets, kind: str) -> Faithfulness:
     return faithfulness([ablate_sets(sites, paired(sites.anatomy, batch), replacement, sets, start_layer=-1)])
 
 
-def test_checked_edges_stand_in_the_graph(planted: FeatureSites) -> None:
+def test_checked_edges_stand_in_the_graph_on_disk(planted: FeatureSites, tmp_path: Path) -> None:
     found = find_circuit(
         planted, [paired(planted.anatomy, handmade_batch())], node_threshold=0.25, n_checked=10
     )
@@ -161,3 +164,8 @@ def test_checked_edges_stand_in_the_graph(planted: FeatureSites) -> None:
     assert torch.allclose(found.graph.intervened[rows], found.checks.intervened.mean(1))
     assert found.graph.meta["completeness_gaps"].keys() == {s.name for s in planted}
     assert int(found.graph.sinks_first()[0]) == found.graph.row("logit")
+    save_graph(found.graph, tmp_path / "graph")
+    again = load_graph(tmp_path / "graph")
+    assert again.nodes.equals(found.graph.nodes)
+    assert torch.equal(again.weight, found.graph.weight)
+    assert again.meta["recipe"]["node_threshold"] == 0.25

@@ -1,4 +1,4 @@
-"""Tasks of the embedded model: small, faithful, complete circuits of needed nodes, judged on other pairs.
+"""A task of the embedded model: small, faithful, complete circuits of needed nodes, judged on other pairs.
 
 `tests/benchmarks/bench_task_circuits.py` has all eight tasks with more pairs.
 """
@@ -25,7 +25,7 @@ def untrained() -> Wiring:
     return Wiring(open_anatomy(load_random_model(seed=0, device="cpu")))
 
 
-@pytest.mark.parametrize("name", ["agreement", "quotes"])
+@pytest.mark.parametrize("name", ["agreement"])
 def test_a_task_has_a_small_faithful_complete_circuit(name: str, wiring: Wiring, untrained: Wiring) -> None:
     batches = make_task(name, wiring.anatomy.model.tokenizer, n_pairs=40, seed=0).batches()
     found = find_circuit(

@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.circuits.wiring.conftest import ARCHITECTURES, OpenWiring
 from tests.circuits.wiring.reference import slow_metrics
 from workbench.circuits.metric import logit_difference
+from workbench.circuits.wiring import masked_run
 from workbench.circuits.wiring.catalogue import Wiring
 from workbench.circuits.wiring.executor import EdgeExecutor
 from workbench.circuits.wiring.ledger import Bank
@@ -124,6 +125,18 @@ def test_dead_ends_are_not_computed(
     metric = executor.metrics(pairs, replacement, chain[None])
     assert computed == [[wiring.row["a1.h2"]]]
     assert relative(metric, slow_metrics(wiring, pairs, replacement, chain[None])) < 1e-9
+
+
+def test_a_set_of_nodes_needs_no_streams_of_its_own(
+    wiring_of: OpenWiring, pairs: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All readers of a layer see the same, so heads are never projected one by one."""
+    wiring = wiring_of("gpt2")
+    nodes = torch.stack([wiring.node_mask(wiring.writers[i::3]) for i in range(3)])
+    replacement = replacement_run(wiring.anatomy, pairs.counterfactual)
+    wanted = slow_metrics(wiring, pairs, replacement, nodes)
+    monkeypatch.delattr(masked_run, "project_each")
+    assert relative(EdgeExecutor(wiring.anatomy, wiring).metrics(pairs, replacement, nodes), wanted) < 1e-9
 
 
 def test_a_broken_mask_is_seen(wiring_of: OpenWiring, pairs: Batch) -> None:

@@ -29,8 +29,9 @@ from workbench.anatomy import Anatomy
 from workbench.circuits.attribution_graph import linear_run
 from workbench.circuits.attribution_graph.engine import direct_effects
 from workbench.circuits.attribution_graph.live import removal
+from workbench.circuits.attribution_graph.logits import logit_targets
 from workbench.circuits.attribution_graph.replacement import Replacement, open_replacement
-from workbench.circuits.attribution_graph.targets import Targets, feature_targets, join, logit_targets
+from workbench.circuits.attribution_graph.targets import Targets, feature_targets, join
 from workbench.errors import UserError
 
 N_TARGETS, N_SOURCES, MAX_TOKENS = 24, 12, 32

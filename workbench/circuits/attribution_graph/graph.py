@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.circuits.attribution_graph.targets import text
+from workbench.circuits.attribution_graph.logits import text
 from workbench.circuits.attribution_graph.trace import AttributionTrace
 from workbench.circuits.attribution_graph.verify import Verification
 from workbench.circuits.circuit_graph import CircuitGraph, node_table
@@ -79,6 +79,8 @@ def node_name(found: AttributionTrace, node: int) -> str:
 
 def _logit_name(found: AttributionTrace, logit: int) -> str:
     first, second = found.logits.pairs[logit]
+    if first < 0:
+        return f"direction{logit}@{found.logits.pos}"
     return (
         f"logit.{first}@{found.logits.pos}"
         if second is None

@@ -21,8 +21,8 @@ from workbench.anatomy import recorder
 from workbench.circuits.attribution_graph import linear_run
 
 if TYPE_CHECKING:
+    from workbench.circuits.attribution_graph.logits import LogitTargets
     from workbench.circuits.attribution_graph.replacement import Replacement
-    from workbench.circuits.attribution_graph.targets import LogitTargets
 
 Changes = Mapping[int, Float[Tensor, "row pos d_model"]]
 

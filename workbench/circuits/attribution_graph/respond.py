@@ -30,14 +30,9 @@ def total_effects(found: AttributionTrace, *, blocked: Sequence[int] = ()) -> Fl
     Raises:
         UserError: features without a row, or rows of which edges were left out.
     """
+    _refuse_parts(found)
     model, effects = found.model, found.effects
     n_features, n = model.sources.n_features, len(model.sources)
-    if len(found.features) < n_features or float(effects.kept_frac.min()) < WHOLE_FRAC:
-        raise UserError(
-            f"total effects need every edge: {len(found.features)} of {n_features} features have rows and "
-            f"{float(effects.kept_frac.min()):.3f} of the least complete is kept, so trace without "
-            "max_feature_nodes, edges_per_target and threshold"
-        )
     n_logits = len(found.logits.token_ids)
     total = torch.zeros(n_logits, n, dtype=torch.float64)
     for logit in range(n_logits):
@@ -52,6 +47,17 @@ def total_effects(found: AttributionTrace, *, blocked: Sequence[int] = ()) -> Fl
         for passed in total:
             passed.index_add_(0, source, weight * (passed[own] * answers[own])[target])
     return total
+
+
+def _refuse_parts(found: AttributionTrace) -> None:
+    """Refuse a trace that lacks rows or edges."""
+    n_rows, n_features = len(found.features), found.model.sources.n_features
+    least = float(found.effects.kept_frac.min())
+    if n_rows < n_features or least < WHOLE_FRAC:
+        raise UserError(
+            f"total effects need every edge: {n_rows} of {n_features} features have rows and {least:.3f} of the least "
+            "complete is kept, so trace without max_feature_nodes, edges_per_target and threshold"
+        )
 
 
 @torch.no_grad()

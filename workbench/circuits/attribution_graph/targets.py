@@ -1,12 +1,10 @@
-"""What an attribution graph explains: features' pre-activations, logits, or any direction read anywhere.
+"""What is read of the stream: features' pre-activations, or any direction at any depth and position.
 
     feature     activation of t = encoder_t . (what the transcoder reads), where t is active
-    logit       (W_U[:, v] - mean over the vocabulary) . ln_final(x), the soft cap bypassed
-    difference  (W_U[:, v] - W_U[:, w]) . ln_final(x)
-    direction   any vector at the stream of any depth and position
+    direction   any vector at the output of a norm, or at the stream itself
 
-A target is a depth, a position and a vector at the stream there, already pulled through the frozen norm. The
-logits of a prompt are by default the smallest set whose probabilities sum to 0.95, at most 10.
+A target is a depth, a position and a vector at the stream there, already pulled through the frozen norm.
+Logits are in `logits.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +19,6 @@ from torch import Tensor
 from workbench.circuits.attribution_graph.linear_run import constant_streams
 from workbench.circuits.attribution_graph.replacement import Replacement
 from workbench.errors import UserError
-
-MASS_FRAC, MAX_LOGITS = 0.95, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,122 +174,3 @@ def _check_place(replacement: Replacement, directions: Tensor, depth: int, pos: 
             f"a direction of {directions.shape[-1]} entries does not fit a stream of {replacement.anatomy.d_model}: "
             "give directions of the stream's width"
         )
-
-
-@dataclass(frozen=True, eq=False)
-class LogitTargets:
-    """Logits, or differences of logits, at one position.
-
-    Attributes:
-        targets: As readers of the stream.
-        columns: What each reads of the final norm's output.
-        pairs: Token id of each, and of the token whose logit is subtracted, or None.
-        labels: Text of each.
-        probs: Probability of each under the model; NaN for a difference.
-        pos: Position.
-    """
-
-    targets: Targets
-    columns: Float[Tensor, "target d_model"]
-    pairs: list[tuple[int, int | None]]
-    labels: list[str]
-    probs: Float[Tensor, " target"]
-    pos: int
-
-    @property
-    def token_ids(self) -> list[int]:
-        """Token of each."""
-        return [first for first, _ in self.pairs]
-
-
-def logit_targets(
-    replacement: Replacement,
-    tokens: Sequence[int | str | tuple[int | str, int | str]] | None = None,
-    *,
-    pos: int = -1,
-    mass_frac: float = MASS_FRAC,
-    n_max: int = MAX_LOGITS,
-) -> LogitTargets:
-    """Logits as targets: those asked for, or the likeliest.
-
-    Args:
-        replacement: The replacement model.
-        tokens: Token ids or texts of one token each; a pair stands for the difference of two. By default the smallest
-            set whose probabilities sum to `mass_frac`.
-        pos: Position; -1 for the last.
-        mass_frac: Cumulative probability to reach, in (0, 1].
-        n_max: At most so many.
-
-    Raises:
-        UserError: a text that is not one token (with the tokens it is), an id outside the vocabulary, or shares out of
-            range.
-    """
-    pos = pos % replacement.frozen.n_pos
-    probs = replacement.frozen.logits[pos].double().softmax(-1)
-    if tokens is None:
-        tokens = likeliest(probs, mass_frac, n_max)
-    pairs = [t if isinstance(t, tuple) else (t, None) for t in tokens]
-    ids = [(token_id(replacement, a), None if b is None else token_id(replacement, b)) for a, b in pairs]
-    W_U = replacement.anatomy.readout.W_U
-    mean = W_U.mean(1)
-    columns = torch.stack([W_U[:, a] - (mean if b is None else W_U[:, b]) for a, b in ids])
-    made = direction_targets(replacement, columns, depth=replacement.anatomy.last_depth, pos=pos)
-    shown = torch.tensor([float("nan") if b is not None else float(probs[a]) for a, b in ids])
-    labels = [
-        text(replacement, a) if b is None else f"{text(replacement, a)} - {text(replacement, b)}"
-        for a, b in ids
-    ]
-    return LogitTargets(_with_output_bias(replacement, made, ids), columns, ids, labels, shown, pos)
-
-
-def _with_output_bias(
-    replacement: Replacement, targets: Targets, ids: Sequence[tuple[int, int | None]]
-) -> Targets:
-    b_U = replacement.anatomy.readout.b_U
-    if b_U is None:
-        return targets
-    added = torch.stack([b_U[a] - (b_U.mean() if b is None else b_U[b]) for a, b in ids]).to(targets.bias)
-    return Targets(
-        targets.depth, targets.pos, targets.vectors, targets.bias + added, targets.constant + added
-    )
-
-
-def likeliest(probs: Float[Tensor, " d_vocab"], mass_frac: float, n_max: int) -> list[int]:
-    """The smallest set of tokens with that much probability, at most `n_max`; of equal ones the lower id first."""
-    if not 0 < mass_frac <= 1 or n_max < 1:
-        raise UserError(
-            f"mass_frac {mass_frac} and n_max {n_max} choose no logits: give a share above 0 and at most 1, "
-            "and 1 or more"
-        )
-    ranked = probs.argsort(descending=True, stable=True)[:n_max]
-    before = probs[ranked].cumsum(0) - probs[ranked]
-    return ranked[before < mass_frac].tolist()
-
-
-def token_id(replacement: Replacement, token: int | str) -> int:
-    """The id of a token given as an id or a text.
-
-    Raises:
-        UserError: the text is not one token, or the id is outside the vocabulary.
-    """
-    size = replacement.anatomy.readout.W_U.shape[1]
-    if isinstance(token, int):
-        if not 0 <= token < size:
-            raise UserError(f"token id {token} is outside this model's vocabulary: give 0 to {size - 1}")
-        return token
-    tokenizer = replacement.anatomy.model.tokenizer
-    if tokenizer is None:
-        raise UserError(f"token {token!r} is a text and this model has no tokenizer: give token ids")
-    ids = tokenizer.encode(token, add_special_tokens=False)
-    if len(ids) != 1:
-        parts = ", ".join(repr(tokenizer.decode([i])) for i in ids)
-        raise UserError(
-            f"token {token!r} is {len(ids)} tokens ({parts}): give a text that is one token, mind the leading space"
-        )
-    return int(ids[0])
-
-
-def text(replacement: Replacement, token: int) -> str:
-    """The text of a token; its id where there is no tokenizer."""
-    tokenizer = replacement.anatomy.model.tokenizer
-    return str(token) if tokenizer is None else tokenizer.decode([token])

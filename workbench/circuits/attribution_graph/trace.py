@@ -22,8 +22,8 @@ from workbench.anatomy import Anatomy, open_anatomy
 from workbench.circuits.attribution_graph.effects import Effects
 from workbench.circuits.attribution_graph.expand import MEMORY_BYTES, all_rows
 from workbench.circuits.attribution_graph.freeze_check import FreezeCheck, freeze_check
+from workbench.circuits.attribution_graph.logits import MASS_FRAC, MAX_LOGITS, LogitTargets, logit_targets
 from workbench.circuits.attribution_graph.replacement import Replacement, open_replacement
-from workbench.circuits.attribution_graph.targets import MASS_FRAC, MAX_LOGITS, LogitTargets, logit_targets
 from workbench.circuits.attribution_graph.transcoders import Transcoders
 from workbench.dictionaries import Dictionary
 from workbench.errors import UserError
@@ -74,7 +74,7 @@ def trace_prompt(
     prompt: str | Sequence[int] | Tensor,
     transcoders: Sequence[Dictionary] | Dictionary | Transcoders,
     *,
-    targets: Sequence[int | str | tuple[int | str, int | str]] | None = None,
+    targets: Sequence[int | str | tuple[int | str, int | str]] | Tensor | None = None,
     mass_frac: float = MASS_FRAC,
     max_logits: int = MAX_LOGITS,
     n_skipped: int = 1,
@@ -89,7 +89,8 @@ def trace_prompt(
         model: A bridge, or its anatomy.
         prompt: Text, or token ids that start as the model expects.
         transcoders: One per layer, from the MLP's input to its output; or one cross-layer dictionary.
-        targets: Tokens (ids or texts) or pairs of them, whose difference is explained; by default the likeliest.
+        targets: Tokens (ids or texts), pairs of them, whose difference is explained, or directions at the final norm's
+            output (target, d_model); by default the likeliest tokens.
         mass_frac: Probability that the default logits reach.
         max_logits: At most so many of them.
         n_skipped: First positions without features and errors.

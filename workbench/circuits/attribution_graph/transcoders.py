@@ -9,8 +9,8 @@ carries the gain. A dictionary whose values are not linear in its input where it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import torch
@@ -163,14 +163,18 @@ def join_transcoders(anatomy: Anatomy, given: Sequence[Dictionary] | Dictionary)
         if layer in by_layer:
             raise UserError(f"two transcoders read layer {layer}: give one per layer")
         by_layer[layer] = dictionary
+    return Transcoders(_in_order(anatomy, by_layer), whole)
+
+
+def _in_order(anatomy: Anatomy, by_layer: Mapping[int, Dictionary]) -> tuple[Dictionary, ...]:
+    """One for each layer, on the model's device."""
     missing = [layer for layer in range(anatomy.n_layers) if layer not in by_layer]
     if missing:
         raise UserError(
             f"layer {missing[0]} has no transcoder ({len(missing)} of {anatomy.n_layers} layers have none): "
             "an attribution graph replaces every MLP, give one for each"
         )
-    layers = tuple(_on(by_layer[layer], anatomy) for layer in range(anatomy.n_layers))
-    return Transcoders(layers, whole)
+    return tuple(_on(by_layer[layer], anatomy) for layer in range(anatomy.n_layers))
 
 
 def _check_one(anatomy: Anatomy, dictionary: Dictionary, *, cross: bool) -> int:
@@ -209,8 +213,6 @@ def _check_model(anatomy: Anatomy, dictionaries: Sequence[Dictionary]) -> None:
 
 
 def _on(dictionary: Dictionary, anatomy: Anatomy) -> Dictionary:
-    from dataclasses import fields, replace
-
     if dictionary.W_enc.device == anatomy.device:
         return dictionary
     known = {f.name for f in fields(dictionary) if f.init}

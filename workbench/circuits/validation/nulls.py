@@ -29,6 +29,7 @@ from workbench.errors import UserError, nearest
 from workbench.intervals import UNDEFINED, Estimate, difference_estimate
 
 MATCHES = ("none", "kind", "kind+layer")
+RANDOM_AS_GOOD_FRAC = 0.05
 Z = 1.959963984540054  # of the normal distribution, for 95%
 Measure = Callable[[Judge], Estimate]
 
@@ -59,7 +60,7 @@ class RandomCircuits:
         random_frac: Of each random circuit.
         as_good_frac: Share of random circuits at least as faithful, with its Wilson interval.
         matched: What they share with the circuit beside its size, one of `MATCHES`.
-        beats_control: Whether the upper end of that share is at most one half.
+        beats_control: Whether at most `RANDOM_AS_GOOD_FRAC` of them are as good; false where f is not defined.
     """
 
     faithfulness_frac: float
@@ -100,7 +101,7 @@ def random_circuits(
     drop = (full - empty).mean()
     scores = tuple(float((m - empty).mean() / drop) if not math.isnan(own) else math.nan for m in metrics[3:])
     share = wilson(sum(score >= own for score in scores), n_circuits) if not math.isnan(own) else UNDEFINED
-    return RandomCircuits(own, scores, share, matched, share.high <= 0.5)
+    return RandomCircuits(own, scores, share, matched, share.value <= RANDOM_AS_GOOD_FRAC)
 
 
 def random_masks(

@@ -9,6 +9,9 @@ With `inputs` one set of passes serves all edges. With `activations` every write
 are used for its own edges only, at the price of passes a writer; only what lies after it is run.
 The rule is named (`workbench.circuits.quadrature`) and the completeness gap reported.
 
+Limits: where MLPs are steps and attention a hard choice (compiled programs), the gradient is zero along either path
+for some edges with an effect; own paths miss fewer of them (tests/causal/test_wiring_truth.py). `exact.py` is safe.
+
 Sources: Sundararajan, Taly, Yan 2017, arXiv:1703.01365; Hanna, Pezzelle, Belinkov 2024, arXiv:2403.17806 (EAP-IG);
 Marks et al. 2024, arXiv:2403.19647 (one activation at a time).
 """

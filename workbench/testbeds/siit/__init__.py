@@ -33,7 +33,7 @@ from workbench.testbeds.siit.high_level import PROGRAMS, HighLevel
 from workbench.testbeds.siit.train import Accuracies, shape_of
 from workbench.testbeds.truth import Builder, Edge, TestBed, nodes_of
 
-SPLIT_FRAC, SPLIT_PAIRS = 0.05, 512
+SPLIT_FRAC, SPLIT_PAIRS = 0.1, 512
 NOTE = (
     "Nodes and pairs of nodes are known by training; how a head's edges split over query, key and value is measured "
     "by exact patching. Other nodes have small effects."

@@ -5,7 +5,9 @@ bed = make_testbed("tracr.sort")
 The weights lie in `data/testbeds/tracr`; Tracr and JAX are needed only to make them again
 (`compile_programs.py`). A prompt is the beginning token and as many tokens as the program was compiled for.
 The answer is read at the last position; its ids are places in the program's output vocabulary. The models
-have no norm and ReLU MLPs; some attend in both directions, because their programs need it.
+have no norm and ReLU MLPs; some attend in both directions, because their programs need it. `coldness` is the
+attention score of a match: 100 in Tracr, where the softmax is flat to float32; at 20 it has a gradient again and every
+program still answers right.
 
 Most programs depend on the length of the prompt somewhere. All prompts of a bed have one length, so what only
 the length decides (the head that counts it, for one) carries no difference and is not in the truth.
@@ -33,15 +35,16 @@ from workbench.testbeds.pairs import Draw, Drawn, sampler
 from workbench.testbeds.tracr.answers import ANSWERS
 from workbench.testbeds.truth import Builder, TestBed, nodes_of
 
-CHECKED_PROMPTS = 1024
+CHECKED_PROMPTS, COLDNESS = 1024, 100.0
 NOTE = "Attention and MLP steps are nearly hard, so that first-order scores are often exactly zero."
 
 
 def _builder(name: str) -> Builder:
-    def make(*, dtype: torch.dtype = torch.float32) -> TestBed:
+    def make(*, coldness: float = COLDNESS, dtype: torch.dtype = torch.float32) -> TestBed:
+        """The program; `coldness` is the attention score of a match, 100 as Tracr makes it."""
         record, title = _records()[name], ANSWERS[name][0]
-        model = boot(_weights(name, record), _shape(record), dtype=dtype)
-        _check_answers(name, record, model)
+        model = boot(_tempered(_weights(name, record), coldness), _shape(record), dtype=dtype)
+        _check_answers(name, record, model, coldness)
         edges = frozenset((writer, reader) for writer, reader in record["edges"])
         return TestBed(
             name=f"tracr.{name}",
@@ -97,22 +100,31 @@ def _weights(name: str, record: dict[str, Any]) -> dict[str, Tensor]:
     return {key: part.view(size) for (key, size), part in zip(sizes.items(), parts, strict=True)}
 
 
+def _tempered(weights: dict[str, Tensor], coldness: float) -> dict[str, Tensor]:
+    """The weights with all queries scaled, so that a match has another score."""
+    scaled = {name: weight * coldness / COLDNESS for name, weight in weights.items() if ".attn.q." in name}
+    return {**weights, **scaled}
+
+
 def _encode(record: dict[str, Any], tokens: list[Any]) -> list[int]:
     return [record["vocabulary"].index(token) for token in [record["beginning"], *tokens]]
 
 
 @torch.no_grad()
-def _check_answers(name: str, record: dict[str, Any], model: Any) -> None:
+def _check_answers(name: str, record: dict[str, Any], model: Any, coldness: float) -> None:
     """Refuse weights that do not answer as the program does."""
     rng, answer = random.Random(0), ANSWERS[name][1]
     prompts = [rng.choices(_tokens(record), k=_length(record)) for _ in range(CHECKED_PROMPTS)]
     wanted = [answer(prompt) for prompt in prompts]
     found = model(torch.tensor([_encode(record, p) for p in prompts]), return_type="logits")[:, -1].argmax(-1)
+    remedy = (
+        "give a higher coldness" if coldness < COLDNESS else "the data files were changed, install them again"
+    )
     for prompt, right, index in zip(prompts, wanted, found.tolist(), strict=True):
         if right is not None and record["outputs"][index] != right:
             raise UserError(
-                f"weights of program {name!r} answer {record['outputs'][index]!r} to {prompt} where the program "
-                f"gives {right!r}: the data files were changed, install them again"
+                f"weights of program {name!r} at coldness {coldness} answer {record['outputs'][index]!r} to {prompt} "
+                f"where the program gives {right!r}: {remedy}"
             )
 
 

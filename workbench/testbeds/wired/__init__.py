@@ -79,12 +79,13 @@ def _mlp(
 def _network(
     sizes: dict[str, int], steps: tuple[Mlp | Move, ...], read: str, generator: torch.Generator, **shape: int
 ) -> Network:
-    """Tokens of `PER_TOKEN` features each; the first `N_ANSWERS` features of the last group are read."""
+    """Tokens of `PER_TOKEN` features each; feature k of the last group is for token k + 1, up to `N_ANSWERS`."""
     values = torch.zeros(N_TOKENS, sizes[TOKEN_GROUP])
     for row in values[1:]:
         chosen = torch.randperm(len(row), generator=generator)[:PER_TOKEN]
         row[chosen] = LOWEST + torch.rand(PER_TOKEN, generator=generator)
-    readout = GAIN * torch.eye(N_ANSWERS, sizes[read])
+    readout = torch.zeros(N_TOKENS, sizes[read])
+    readout[1 : N_ANSWERS + 1] = GAIN * torch.eye(N_ANSWERS, sizes[read])
     return Network(sizes=sizes, token_values=values, steps=steps, read=read, readout=readout, **shape)
 
 

@@ -60,7 +60,7 @@ def build(network: Network, D: Directions, *, dtype: torch.dtype) -> Transformer
         "d_model": d_model, "n_layers": network.n_layers, "n_heads": network.n_heads, "act_fn": "relu",
         "d_head": max([network.sizes[m.source] for m in moves], default=1), "n_ctx": network.n_ctx,
         "d_mlp": max(len(m.bias) for m in mlps), "d_vocab": len(network.token_values),
-        "d_vocab_out": len(network.readout), "normalization_type": None,
+        "normalization_type": None,
     }  # fmt: skip
     weights = _zeros(shape)
     weights["tok_embed.weight"] += network.token_values.double() @ D[TOKEN_GROUP]
@@ -80,7 +80,7 @@ def _zeros(shape: dict) -> dict[str, Tensor]:
     block |= {"mlp.fc_in.bias": (mlp,), "mlp.fc_out.weight": (d, mlp), "mlp.fc_out.bias": (d,)}
     sizes = {f"layers.{layer}.{n}": s for layer in range(shape["n_layers"]) for n, s in block.items()}
     sizes |= {"tok_embed.weight": (shape["d_vocab"], d), "pos.weight": (shape["n_ctx"], d)}
-    sizes |= {"head.weight": (shape["d_vocab_out"], d)}
+    sizes |= {"head.weight": (shape["d_vocab"], d)}
     return {name: torch.zeros(size, dtype=torch.float64) for name, size in sizes.items()}
 
 

@@ -80,7 +80,7 @@ class Network:
         token_values: The features of each token (token, feature); token 0, which begins a prompt, has none.
         steps: MLPs and heads in the order of computation.
         read: The group that the logits read, at the last position.
-        readout: Its weight in each answer's logit (answer, feature of `read`).
+        readout: Its weight in each token's logit (token, feature of `read`).
         n_layers: Blocks of the model.
         n_heads: Heads of each block.
         n_ctx: Length of a prompt.
@@ -90,7 +90,7 @@ class Network:
     token_values: Float[Tensor, "token feature"]
     steps: tuple[Mlp | Move, ...]
     read: str
-    readout: Float[Tensor, "answer read"]
+    readout: Float[Tensor, "token read"]
     n_layers: int
     n_heads: int
     n_ctx: int
@@ -107,8 +107,8 @@ class Network:
                 values[step.target] = torch.relu(total)
         return values
 
-    def logits(self, ids: Int[Tensor, "prompt pos"]) -> Float[Tensor, "prompt answer"]:
-        """What the answers' logits should be at the last position."""
+    def logits(self, ids: Int[Tensor, "prompt pos"]) -> Float[Tensor, "prompt token"]:
+        """What the tokens' logits should be at the last position."""
         return self.simulate(ids)[self.read][:, -1] @ self.readout.T
 
     def hook_of(self, group: str) -> str:

@@ -39,7 +39,8 @@ def dictionaries(folder: Path) -> list[JumpReLUDictionary]:
     made = []
     for layer in range(len(list(folder.glob("layer_*.safetensors")))):
         hooks = {"hook_name": f"blocks.{layer}.mlp.hook_in", "hook_name_out": f"blocks.{layer}.mlp.hook_out"}
-        made.append(JumpReLUDictionary(**load_file(folder / f"layer_{layer}.safetensors"), **hooks))
+        tensors = load_file(folder / f"layer_{layer}.safetensors")
+        made.append(JumpReLUDictionary(**tensors, centred=False, **hooks))
     return made
 
 
