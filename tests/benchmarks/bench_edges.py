@@ -1,6 +1,6 @@
 """Edges: scores of all of them, and ten circuits of different size, ours against TransformerLens 4.3.
 
-    python tests/benchmarks/bench_edges.py [--threads 1] [--repeats 2] [--shapes tiny gpt2s] [--pairs 100]
+    python tests/benchmarks/bench_edges.py [--threads 1] [--repeats 2] [--shapes tiny gpt2s] [--pairs 100] [--each]
 
 GPT-2 models with random weights: `tiny` of four layers of width 128 and one of GPT-2-small's shape. TransformerLens'
 side is `tools.analysis.attribution_patch` with edge granularity, on a few pairs (its time is proportional to their
@@ -132,7 +132,7 @@ def size_masks(wiring: Wiring, scores: Tensor) -> Tensor:
     return masks
 
 
-def report_sizes(wiring: Wiring, shape: Shape, n_pairs: int, repeats: int) -> None:
+def report_sizes(wiring: Wiring, shape: Shape, n_pairs: int, *, each: bool) -> None:
     """Print what ten circuits cost in plain forward passes."""
     batch = random_pairs(n_pairs=n_pairs, n_pos=shape.length, d_vocab=5000)
     few = Batch(*(t[:4] for t in _tensors(batch)))
@@ -149,11 +149,11 @@ def report_sizes(wiring: Wiring, shape: Shape, n_pairs: int, repeats: int) -> No
         "replaced values": lambda: replacement_run(anatomy, batch.counterfactual),
         "ten sizes": lambda: executor.metrics(batch, replacement, masks),
     }
-    best, _ = alternate(passes, repeats)
+    best, _ = alternate(passes, 1)
     print(f"ten circuits on {n_pairs} x {shape.length} tokens")
     for run, seconds in best.items():
         print(f"  {run:16} {seconds:8.3f} s {seconds / best['plain forward']:7.1f} forward passes")
-    for size, mask in zip(SIZES, masks, strict=True):
+    for size, mask in zip(SIZES, masks, strict=True) if each else ():
         taken, _ = alternate({"one": lambda mask=mask: executor.metrics(batch, replacement, mask[None])}, 1)
         print(
             f"  {size:6.1%} of edges {taken['one']:13.3f} s {taken['one'] / best['plain forward']:7.2f} forward passes"
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=100)
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
+    parser.add_argument("--each", action="store_true", help="also each size by itself")
     parser.add_argument("--only", choices=("scores", "sizes"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -183,7 +184,7 @@ def main() -> None:
         if given.only != "sizes":
             report_scores(model, wiring, shape, given.repeats)
         if given.only != "scores":
-            report_sizes(wiring, shape, given.pairs, given.repeats)
+            report_sizes(wiring, shape, given.pairs, each=given.each)
 
 
 if __name__ == "__main__":

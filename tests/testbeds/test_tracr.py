@@ -57,7 +57,9 @@ def test_weights_that_answer_wrongly_are_refused(monkeypatch: pytest.MonkeyPatch
     stored: Any = dict(tracr._stored())
     stored["hist.values"] = stored["hist.values"].roll(1)
     monkeypatch.setattr(tracr, "_stored", lambda: stored)
-    with pytest.raises(UserError, match=r"weights of program 'hist' at coldness .* the data files were changed"):
+    with pytest.raises(
+        UserError, match=r"weights of program 'hist' at coldness .* the data files were changed"
+    ):
         make_testbed("tracr.hist")
 
 

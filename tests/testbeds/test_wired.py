@@ -32,14 +32,18 @@ def codes(bed: TestBed, ids: Tensor) -> dict[str, Tensor]:
     return {hook: coded(d, seen[hook]) for hook, d in bed.dictionaries.items()}
 
 
-def effect_of(bed: TestBed, hook: str, added: Tensor) -> float:
-    """Largest change of the logit difference when `added` is added at a hook on the clean prompts."""
-    batch = bed.batch(N_PAIRS, 1)
-    logits = bed.model(batch.clean, return_type="logits")[:, -1]
-    changed = bed.model.run_with_hooks(
-        batch.clean, fwd_hooks=[(hook, lambda x, hook: x + added)], return_type="logits"
-    )[:, -1]
-    return float((difference(logits, batch) - difference(changed, batch)).abs().max())
+class Probe:
+    """The logit difference of a bed's clean prompts, and how far additions at hooks change it."""
+
+    def __init__(self, bed: TestBed) -> None:
+        self.model, self.batch = bed.model, bed.batch(N_PAIRS, 1)
+        self.clean = difference(self.model(self.batch.clean, return_type="logits")[:, -1], self.batch)
+
+    def effect(self, hook: str, added: Tensor) -> float:
+        logits = self.model.run_with_hooks(
+            self.batch.clean, fwd_hooks=[(hook, lambda x, hook: x + added)], return_type="logits"
+        )
+        return float((self.clean - difference(logits[:, -1], self.batch)).abs().max())
 
 
 def changes(bed: TestBed) -> dict[str, Tensor]:
@@ -51,19 +55,19 @@ def changes(bed: TestBed) -> dict[str, Tensor]:
 
 def nodes_with_effect(bed: TestBed) -> set[Any]:
     """Features whose exchange for the counterfactual value changes the answer."""
-    found = set()
+    found, probe = set(), Probe(bed)
     for hook, change in changes(bed).items():
         dictionary = bed.dictionaries[hook]
         for latent in range(dictionary.d_sae) if not dictionary.is_transcoder else ():
             added = change[..., latent, None] * dictionary.W_dec[latent]
-            if effect_of(bed, hook, added) > 1e-3:
+            if probe.effect(hook, added) > 1e-3:
                 found.add((hook, latent))
     return found
 
 
 def edges_with_effect(bed: TestBed) -> set[Any]:
     """Wires into MLPs, patched one by one in the model; those of a head are copies and need no patching."""
-    found, moved, weights = set(), changes(bed), plain(bed.model).weights
+    found, moved, weights, probe = set(), changes(bed), plain(bed.model).weights, Probe(bed)
     writers = [d for d in bed.dictionaries.values() if not d.is_transcoder]
     for layer, writer in itertools.product(range(bed.model.cfg.n_layers), writers):
         if writer.hook_name != "hook_embed" and writer.hook_name >= f"blocks.{layer}.hook_mlp_out":
@@ -72,7 +76,7 @@ def edges_with_effect(bed: TestBed) -> set[Any]:
         for i, j in (gains.abs() > 1e-5).nonzero().tolist():
             added = torch.zeros(*moved[writer.hook_name].shape[:2], bed.model.cfg.d_mlp)
             added[..., j] = moved[writer.hook_name][..., i] * gains[i, j]
-            if effect_of(bed, f"blocks.{layer}.mlp.hook_pre", added) > 1e-3:
+            if probe.effect(f"blocks.{layer}.mlp.hook_pre", added) > 1e-3:
                 found.add(((writer.hook_name, i), (f"blocks.{layer}.hook_mlp_out", j)))
     return found
 

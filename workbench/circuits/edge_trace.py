@@ -32,12 +32,14 @@ from workbench.circuits.wiring.edge_scores import EdgeScores
 from workbench.circuits.wiring.exact import exact_edges
 from workbench.circuits.wiring.executor import EdgeExecutor
 from workbench.circuits.wiring.replacement import Replacement
+from workbench.circuits.wiring.two_stage import two_stage
 from workbench.errors import UserError, nearest
 from workbench.models import load_random_model
 from workbench.progress import Progress
 from workbench.tasks import Batch
 
-METHODS: dict[str, Score] = {"eap": eap, "eap-ig": eap_ig_inputs, "eap-ig-activations": eap_ig_activations}
+ESTIMATES = {"eap": eap, "eap-ig": eap_ig_inputs, "eap-ig-activations": eap_ig_activations}
+METHODS: dict[str, Score] = {"two-stage": two_stage, **ESTIMATES}
 NONE = "none"
 VERIFIED_FRAC = 0.05
 
@@ -89,7 +91,7 @@ def trace_edges(
             random_model=Wiring(open_anatomy(random_model)), n_random=n_random, allow_unsolved=allow_unsolved,
             n_resamples=n_resamples, seed=seed, run_edges=_counted(EdgeExecutor(setting.anatomy, wiring), progress),
         )  # fmt: skip
-    scored = METHODS[method](wiring, list(batches), per_prompt=True)  # type: ignore[call-arg]
+    scored = ESTIMATES.get(method, eap_ig_inputs)(wiring, list(batches), per_prompt=True)
     exact = _exact(wiring, batches, scored, found.mask, f"edges of {name}, one by one")
     graph = _graph(scored, exact, found)
     agreement = _agreement(scored, exact, n_resamples=n_resamples, seed=seed)

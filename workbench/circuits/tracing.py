@@ -73,7 +73,7 @@ def trace(
     n_exact_components: int | str = ALL,
     n_exact_features: int = 50,
     coverage_frac: float = 0.9,
-    edges: str = "eap-ig",
+    edges: str = "two-stage",
     edges_frac: float = 0.05,
     n_random: int = 20,
     allow_unsolved: bool = False,
@@ -93,7 +93,8 @@ def trace(
         n_exact_features: Features to patch, largest first-order effects first.
         coverage_frac: The circuit is the fewest patched nodes with this share of the positive exact effect,
             heads with MLPs, and features, each on its own.
-        edges: How edges between components are scored: "eap-ig", "eap", "eap-ig-activations", or "none".
+        edges: How edges between components are scored: "two-stage" (estimated, the largest exact), "eap-ig", "eap",
+            "eap-ig-activations", or "none".
         edges_frac: Largest share of all edges that the circuit of edges may keep.
         n_random: Random circuits of edges to compare with.
         allow_unsolved: Trace a task that the model cannot do.

@@ -139,5 +139,5 @@ class CircuitGraph(Panel):
             title=title,
             nodes=nodes,
             links=wiring_links(graph),
-            n_total=int((graph.nodes["site"] == "").sum()),
+            n_total=graph.nodes["site"].tolist().count(""),
         )

@@ -43,7 +43,7 @@ def wiring_links(graph: CircuitGraph) -> list[list[Any]]:
 
 def kept_edges(graph: CircuitGraph) -> list[dict[str, Any]]:
     """The circuit's edges: `source`, `component` and `into` (" into q"), `effect` (exact) and `estimate`, in logits."""
-    table = graph.edge_table()
+    table: Any = graph.edge_table()
     table = table[table["kept"]] if "kept" in table else table
     exact = table["intervened"] if "intervened" in table else table["weight"]
     found = []

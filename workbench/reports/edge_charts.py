@@ -43,7 +43,7 @@ def edges_chart(task: str, graph: CircuitGraph) -> Chart:
             "edge": table["source"] + " to " + table["target"],
             "estimate_logits": table["weight"],
             "exact_logits": table["intervened"],
-            "circuit": table["kept"].map({True: "in the circuit", False: "outside"}),
+            "circuit": ["in the circuit" if kept else "outside" for kept in table["kept"]],
         }
     )
     both = shown[["estimate_logits", "exact_logits"]].to_numpy()

@@ -61,7 +61,9 @@ def test_greedy_grows_from_the_logits(wiring_of: OpenWiring) -> None:
 def test_connected_keeps_whole_paths(wiring_of: OpenWiring) -> None:
     wiring = wiring_of("llama")
     path = [("embed", "m0"), ("m0", "a1.h1.k"), ("a1.h3", "logit")]
-    mask = wiring.edge_mask([*path, ("m1", "m2"), ("a0.h0", "a1.h0.q"), ("a1.h0", "a2.h0.q")])
+    mask = wiring.edge_mask(
+        [*path, ("m1", "a2.h0.k"), ("a0.h0", "a1.h0.q"), ("a0.h1", "m2"), ("m2", "logit")]
+    )
     assert torch.equal(connected(wiring, mask), wiring.edge_mask(path))
     upward = connected(
         wiring, wiring.edge_mask([("m1", "logit"), ("a0.h0", "m1"), ("m0", "a1.h0.q")]), from_embedding=False

@@ -64,8 +64,8 @@ def freeze_check(model: Replacement) -> FreezeCheck:
     known = _passed.setdefault(model.anatomy, {})
     key = " ".join(model.transcoders.hashes)
     if key not in known:
-        ids = model.frozen.ids[:MAX_TOKENS]
-        short = model.frozen.n_pos <= MAX_TOKENS
+        n_tokens = model.n_skipped + MAX_TOKENS
+        ids, short = model.frozen.ids[:n_tokens], model.frozen.n_pos <= n_tokens
         known[key] = _check(
             model
             if short

@@ -10,8 +10,8 @@ workbench.
 
 **True edges.** Every head and MLP of Tracr's craft graph says which variables it reads and writes. A reader
 reads a variable where its weights differ between two of the variable's values (for a number: are not 0),
-beginning and padding left out. A variable varies if the program, run in RASP on all prompts of its length,
-gives it different values. True edges carry a varying variable to a reader that reads it, on a path to the
+beginning and padding left out. A variable varies if the program, run in RASP on `N_SAMPLED` prompts or more
+spread over all of its length, gives it different values. True edges carry a varying variable to a reader that reads it, on a path to the
 output.
 """
 
@@ -30,6 +30,7 @@ import numpy as np
 PARTS = {"attn/query": "attn.q", "attn/key": "attn.k", "attn/value": "attn.v", "attn/linear": "attn.o",
          "mlp/linear_1": "mlp.fc_in", "mlp/linear_2": "mlp.fc_out"}  # fmt: skip
 SPECIAL = ("compiler_bos", "compiler_pad")
+N_SAMPLED = 300
 
 
 class Component(NamedTuple):
@@ -123,11 +124,9 @@ def varying(compiled: Compiled, vocabulary: tuple[Any, ...], length: int) -> set
     """Variables that are not the same for all prompts of the length."""
     found = {"tokens"}
     prompts = [list(p) for p in itertools.product(vocabulary, repeat=length)]
+    sampled = prompts[:: max(1, len(prompts) // N_SAMPLED)]
     for label, node in compiled.graph.nodes.items():
-        if (
-            "OUTPUT_BASIS" in node
-            and len({repr(node["EXPR"](p)) for p in prompts[:: max(1, len(prompts) // 300)]}) > 1
-        ):
+        if "OUTPUT_BASIS" in node and len({repr(node["EXPR"](p)) for p in sampled}) > 1:
             found |= {d.name for d in node["OUTPUT_BASIS"]} | {label}
     return found | _inner(compiled, found)
 
