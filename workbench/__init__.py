@@ -33,6 +33,8 @@ _WHERE = {
     "load_model": "workbench.models",
     "make_task": "workbench.tasks",
     "model_hash": "workbench.models",
+    "make_testbed": "workbench.testbeds",
+    "open_anatomy": "workbench.anatomy",
     "open_forward": "workbench.hooks",
     "open_store": "workbench.capture",
     "read_sequences": "workbench.text",

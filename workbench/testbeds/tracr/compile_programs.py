@@ -11,8 +11,8 @@ workbench.
 **True edges.** Every head and MLP of Tracr's craft graph says which variables it reads and writes. A reader
 reads a variable where its weights differ between two of the variable's values (for a number: are not 0),
 beginning and padding left out. A variable varies if the program, run in RASP on `N_SAMPLED` prompts or more
-spread over all of its length, gives it different values. True edges carry a varying variable to a reader that reads it, on a path to the
-output.
+spread over all of its length, gives it different values. True edges carry a varying variable to a reader that
+reads it, on a path to the output.
 """
 
 from __future__ import annotations
