@@ -70,7 +70,7 @@ class Generation:
 @torch.no_grad()
 def generate(
     anatomy: Anatomy,
-    prompts: Batch | Int[Tensor, "prompt pos"],
+    prompts: Batch | Int[Tensor, "prompt pos"] | str | Sequence[str],
     columns: Columns,
     *,
     n_tokens: int,
@@ -84,7 +84,7 @@ def generate(
 
     Args:
         anatomy: The model.
-        prompts: Token ids of one length, or pairs, whose clean prompts are continued.
+        prompts: Texts or token ids of one length, or pairs, whose clean prompts are continued.
         columns: As for `intervene`.
         n_tokens: Tokens to generate; nothing stops earlier.
         where: One of `WHERE`.

@@ -72,12 +72,26 @@ def intervene(
 
 
 def clean_ids(
-    anatomy: Anatomy, prompts: Batch | Int[Tensor, "prompt pos"]
+    anatomy: Anatomy, prompts: Batch | Int[Tensor, "prompt pos"] | str | Sequence[str]
 ) -> tuple[Int[Tensor, "prompt pos"], Int[Tensor, "prompt pos"] | None]:
-    """Prompts that are edited, and those that patches take values from by default."""
+    """Prompts that are edited, and those that patches take values from by default.
+
+    Raises:
+        UserError: texts of different lengths in tokens.
+    """
     if isinstance(prompts, Batch):
         return prompts.clean.to(anatomy.device), prompts.counterfactual.to(anatomy.device)
-    return prompts.to(anatomy.device), None
+    if isinstance(prompts, Tensor):
+        return prompts.to(anatomy.device), None
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    rows = [anatomy.model.to_tokens(text)[0] for text in texts]
+    other = next((i for i, row in enumerate(rows) if len(row) != len(rows[0])), None)
+    if other is not None:
+        raise UserError(
+            f"prompts {texts[0]!r} and {texts[other]!r} have {len(rows[0])} and {len(rows[other])} tokens: give texts "
+            "of one length, or one call each"
+        )
+    return torch.stack(rows).to(anatomy.device), None
 
 
 def named_columns(columns: Columns) -> dict[str, list[Intervention]]:
