@@ -102,5 +102,9 @@ def test_a_table_of_pairs_is_a_task(own_run: Path, tmp_path: Path) -> None:
     table = str(tmp_path / "mine.csv")
     result = trace(own_run, task=table, **{**SMALL, "n_pairs": 6})
     assert result.folder == own_run / "circuits" / "mine"
-    judged = ablate(own_run, task=table, n_pairs=4, n_reference=4, n_random=2, n_resamples=50)
+    judged = ablate(own_run, task=table, n_random=2, n_resamples=50)  # the four rows that were not traced
+    assert judged.table["n_prompts"].iloc[0] == 4
     assert judged.path == own_run / "ablations" / "mine.parquet"
+    trace(own_run, task=table, **{**SMALL, "n_pairs": 9, "edges": "none"})
+    with pytest.raises(UserError, match="10 different rows and 9 were traced: add rows"):
+        ablate(own_run, task=table, n_random=2, n_resamples=50)

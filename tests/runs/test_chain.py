@@ -39,7 +39,13 @@ PARAMETERS = {
         "n_dead_tokens": 10_000,
     },
     "features": {"control_tokens": 4000, "n_examples": 5},
-    "trace": {"n_pairs": 12, "n_exact_features": 6, "n_exact_components": 12, "n_resamples": 100, "allow_unsolved": True, "n_random": 4},
+    "trace": {
+        "n_pairs": 12,
+        "n_exact_features": 6,
+        "n_exact_components": 12,
+        "n_resamples": 100,
+        "n_random": 4,
+    },
     "ablate": {"n_pairs": 8, "n_reference": 16, "n_random": 4, "n_resamples": 100},
 }
 FOLLOWING_TRAIN = ["train", "features", "trace", "ablate", "report"]

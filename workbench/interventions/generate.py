@@ -22,10 +22,9 @@ from workbench.circuits.sweeps.tail import looks_ahead
 from workbench.errors import UserError
 from workbench.interventions.cached import Cache, tables_fit
 from workbench.interventions.edits import Placed, edits_of, place
-from workbench.interventions.intervene import Columns, clean_ids, named_columns
+from workbench.interventions.intervene import Columns, Prompts, clean_ids, named_columns
 from workbench.interventions.outcome import BASELINE
 from workbench.progress import Progress
-from workbench.tasks import Batch
 
 WHERE = ("every", "prompt", "generated")
 
@@ -70,7 +69,7 @@ class Generation:
 @torch.no_grad()
 def generate(
     anatomy: Anatomy,
-    prompts: Batch | Int[Tensor, "prompt pos"] | str | Sequence[str],
+    prompts: Prompts,
     columns: Columns,
     *,
     n_tokens: int,

@@ -26,13 +26,14 @@ from workbench.interventions.intervention import Intervention
 from workbench.interventions.outcome import BASELINE, Outcome
 from workbench.tasks import Batch
 
+Prompts = Batch | Int[Tensor, "prompt pos"] | str | Sequence[str]
 Columns = Intervention | Sequence[Intervention] | Mapping[str, Intervention | Sequence[Intervention]]
 
 
 @torch.no_grad()
 def intervene(
     anatomy: Anatomy,
-    prompts: Batch | Int[Tensor, "prompt pos"],
+    prompts: Prompts,
     columns: Columns,
     *,
     freeze: Sequence[str] = (),
@@ -42,8 +43,8 @@ def intervene(
 
     Args:
         anatomy: The model.
-        prompts: Token ids of one length; or pairs, of which the clean prompts are edited, the counterfactual ones
-            give patches their values, and the answers make logit differences.
+        prompts: Texts or token ids of one length; or pairs, of which the clean prompts are edited, the
+            counterfactual ones give patches their values, and the answers make logit differences.
         columns: One intervention, several that act together, or several such sets by name.
         freeze: "attention" and "norms": parts that are held at their values in an unedited run.
         freeze_to: The prompts of that run; the same prompts by default.
@@ -72,7 +73,7 @@ def intervene(
 
 
 def clean_ids(
-    anatomy: Anatomy, prompts: Batch | Int[Tensor, "prompt pos"] | str | Sequence[str]
+    anatomy: Anatomy, prompts: Prompts
 ) -> tuple[Int[Tensor, "prompt pos"], Int[Tensor, "prompt pos"] | None]:
     """Prompts that are edited, and those that patches take values from by default.
 

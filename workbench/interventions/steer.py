@@ -22,12 +22,11 @@ from torch import Tensor
 from workbench.anatomy import Anatomy
 from workbench.errors import UserError
 from workbench.intervals import N_RESAMPLES, mean_estimate
-from workbench.interventions.intervene import intervene
+from workbench.interventions.intervene import Prompts, intervene
 from workbench.interventions.intervention import steer_by
 from workbench.interventions.outcome import Outcome
 from workbench.interventions.steering import SteeringVector, difference_of_means, random_vector
 from workbench.progress import Progress
-from workbench.tasks import Batch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +83,7 @@ class Steering:
 
 def steer(
     anatomy: Anatomy,
-    prompts: Batch | Int[Tensor, "prompt pos"],
+    prompts: Prompts,
     vector: SteeringVector,
     *,
     shares: Sequence[float] = (0.1, 0.3, 1.0),
@@ -135,7 +134,7 @@ def _changes(
 
 def steer_layers(
     anatomy: Anatomy,
-    prompts: Batch | Int[Tensor, "prompt pos"],
+    prompts: Prompts,
     positive: Int[Tensor, "positive pos"],
     negative: Int[Tensor, "negative other_pos"],
     *,

@@ -198,10 +198,11 @@ def _check_ids(anatomy: Anatomy, ids: Tensor) -> None:
         raise UserError(
             f"the prompt's ids are of shape {tuple(ids.shape)}: give one prompt of 1 to {longest or 'any'} tokens"
         )
-    if int(ids.min()) < 0 or int(ids.max()) >= anatomy.readout.W_U.shape[1]:
+    n_words = int(anatomy.model.cfg.d_vocab)
+    if int(ids.min()) < 0 or int(ids.max()) >= n_words:
         raise UserError(
             f"token ids run from {int(ids.min())} to {int(ids.max())}: this model's vocabulary is 0 to "
-            f"{anatomy.readout.W_U.shape[1] - 1}"
+            f"{n_words - 1}"
         )
 
 
