@@ -23,13 +23,16 @@ from workbench.circuits.circuit_graph import CircuitGraph
 from workbench.circuits.faithfulness import faithfulness
 from workbench.circuits.graph_files import load_graph
 from workbench.circuits.scoring.areas import MIB_SIZES
-from workbench.circuits.validation.judge import Judge, open_judge
+from workbench.circuits.validation.judge import EdgeRun, Judge, open_judge
 from workbench.circuits.validation.nulls import random_masks
 from workbench.circuits.validation.protocol import Protocol
 from workbench.circuits.validation.ranking import Ranking
 from workbench.circuits.wiring.catalogue import Wiring
+from workbench.circuits.wiring.executor import EdgeExecutor
+from workbench.circuits.wiring.replacement import Replacement
 from workbench.errors import UserError, nearest
 from workbench.intervals import mean_estimate
+from workbench.progress import Progress
 from workbench.tasks import Batch
 
 FOLDER = "wiring"
@@ -104,12 +107,14 @@ def edge_rows(
     if unknown is not None:
         raise UserError(f"protocol {unknown!r} is not known; {nearest(unknown, PROTOCOLS)}")
     masks = planned_masks(circuit, n_random=n_random, seed=seed)
-    tables = []
-    for kind in protocols:
-        judge = open_judge(circuit.wiring, PROTOCOLS[kind], batches, reference=reference)
-        rows = _rows(judge, masks, n_resamples=n_resamples, seed=seed)
-        name = f"edges ({kind.replace('_', ' ')})"
-        tables.append(rows.assign(kind=name, protocol=judge.protocol.describe()))
+    executor, tables = EdgeExecutor(circuit.wiring.anatomy, circuit.wiring), []
+    with Progress(len(masks) * len(batches) * len(protocols), "ablating edges", "circuits") as progress:
+        for kind in protocols:
+            run = counted(executor, progress)
+            judge = open_judge(circuit.wiring, PROTOCOLS[kind], batches, reference=reference, run_edges=run)
+            rows = _rows(judge, masks, n_resamples=n_resamples, seed=seed)
+            name = f"edges ({kind.replace('_', ' ')})"
+            tables.append(rows.assign(kind=name, protocol=judge.protocol.describe()))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -125,6 +130,18 @@ def planned_masks(circuit: EdgeCircuit, *, n_random: int, seed: int) -> dict[str
         masks |= {f"random-{i}": mask for i, mask in enumerate(drawn)}
     paired = ("traced", "complement", "full", "empty")
     return masks | {f"~{name}": pool & ~mask for name, mask in masks.items() if name not in paired}
+
+
+def counted(executor: EdgeExecutor, progress: Progress) -> EdgeRun:
+    """Runs edge masks and counts them; a total that was too low grows."""
+
+    def run(batch: Batch, replacement: Replacement, masks: Tensor) -> Tensor:
+        found = executor.metrics(batch, replacement, masks)
+        progress.total = max(progress.total, progress.done + len(masks))
+        progress.advance(len(masks))
+        return found
+
+    return run
 
 
 def _rows(judge: Judge, masks: dict[str, Tensor], *, n_resamples: int, seed: int) -> pd.DataFrame:

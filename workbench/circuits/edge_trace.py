@@ -19,9 +19,9 @@ from torch import Tensor
 
 from workbench.anatomy import open_anatomy
 from workbench.circuits.circuit_graph import CircuitGraph
+from workbench.circuits.edge_ablation import counted
 from workbench.circuits.setting import Setting
 from workbench.circuits.validation.find import FoundCircuit, Goal, Score, find_circuit
-from workbench.circuits.validation.judge import EdgeRun
 from workbench.circuits.validation.nulls import Control
 from workbench.circuits.validation.protocol import RESAMPLE
 from workbench.circuits.verification import compare
@@ -31,7 +31,6 @@ from workbench.circuits.wiring.eap_ig import eap_ig_activations, eap_ig_inputs
 from workbench.circuits.wiring.edge_scores import EdgeScores
 from workbench.circuits.wiring.exact import exact_edges
 from workbench.circuits.wiring.executor import EdgeExecutor
-from workbench.circuits.wiring.replacement import Replacement
 from workbench.circuits.wiring.two_stage import two_stage
 from workbench.errors import UserError, nearest
 from workbench.models import load_random_model
@@ -89,25 +88,13 @@ def trace_edges(
         found = find_circuit(
             wiring, batches, METHODS[method], name=name, goal=Goal(edges_frac=edges_frac),
             random_model=Wiring(open_anatomy(random_model)), n_random=n_random, allow_unsolved=allow_unsolved,
-            n_resamples=n_resamples, seed=seed, run_edges=_counted(EdgeExecutor(setting.anatomy, wiring), progress),
+            n_resamples=n_resamples, seed=seed, run_edges=counted(EdgeExecutor(setting.anatomy, wiring), progress),
         )  # fmt: skip
     scored = ESTIMATES.get(method, eap_ig_inputs)(wiring, list(batches), per_prompt=True)
     exact = _exact(wiring, batches, scored, found.mask, f"edges of {name}, one by one")
     graph = _graph(scored, exact, found)
     agreement = _agreement(scored, exact, n_resamples=n_resamples, seed=seed)
     return replace(graph, meta={**graph.meta, **describe(found), "agreement": agreement})
-
-
-def _counted(executor: EdgeExecutor, progress: Progress) -> EdgeRun:
-    """The executor, with every mask counted; how many pruning takes is not known before."""
-
-    def run(batch: Batch, replacement: Replacement, masks: Tensor) -> Tensor:
-        found = executor.metrics(batch, replacement, masks)
-        progress.total = max(progress.total, progress.done + len(masks))
-        progress.advance(len(masks))
-        return found
-
-    return run
 
 
 def _exact(
