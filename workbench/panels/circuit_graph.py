@@ -8,16 +8,18 @@ its shape is its kind; a dashed link is negative. Pruning by effect happens in t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import traitlets
 
 from workbench.artifacts import read_json
-from workbench.circuits.circuit_graph import CircuitGraph as Wiring
 from workbench.errors import UserError, nearest
 from workbench.panels.base import Panel
 from workbench.panels.wiring_records import wiring_links, wiring_nodes
+
+if TYPE_CHECKING:
+    from workbench.circuits.circuit_graph import CircuitGraph as Wiring
 
 KINDS = ("embed", "head", "mlp", "feature", "error", "logit")
 COLUMNS = (
@@ -115,11 +117,16 @@ class CircuitGraph(Panel):
         return cls(title=title, nodes=records, links=kept, n_total=len(nodes))
 
     @classmethod
-    def from_run(cls, run: Path, task: str) -> CircuitGraph:
+    def from_run(cls, run: Path, task: str, *, edges: bool = False) -> CircuitGraph:
         """The graph of one traced task of a run folder.
 
+        Args:
+            run: Run folder.
+            task: Name of the task.
+            edges: Draw the circuit of edges between components instead of nodes and features.
+
         Raises:
-            UserError: If the task is not traced in this run.
+            UserError: If the task is not traced in this run, or was traced without edges.
         """
         folder = run / "circuits" / task
         if not (folder / "nodes.parquet").is_file():
@@ -127,6 +134,13 @@ class CircuitGraph(Panel):
             raise UserError(
                 f"task {task!r} is not traced in run {run.name!r}: `workbench trace` it; {nearest(task, traced)}"
             )
+        if edges:
+            from workbench.circuits.edge_ablation import FOLDER
+            from workbench.circuits.graph_files import load_graph
+
+            if not (folder / FOLDER).is_dir():
+                raise UserError(f"task {task!r} was traced without edges: trace it again with edges")
+            return cls.from_wiring(load_graph(folder / FOLDER), title=f"{task}, edges between components")
         graph = folder / "graph.json"
         links = read_json(graph).get("links", []) if graph.is_file() else []
         return cls.from_tables(pd.read_parquet(folder / "nodes.parquet"), links, title=task)

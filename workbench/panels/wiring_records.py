@@ -6,9 +6,10 @@ without it; an edge's weight is the exact effect of replacing it alone, and says
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from workbench.circuits.circuit_graph import CircuitGraph
+if TYPE_CHECKING:
+    from workbench.circuits.circuit_graph import CircuitGraph
 
 
 def wiring_nodes(graph: CircuitGraph) -> list[dict[str, Any]]:
