@@ -37,7 +37,6 @@ from workbench.anatomy.block import Block, read_block
 from workbench.anatomy.norm import Norm, read_norm
 from workbench.anatomy.readout import Readout, read_readout
 from workbench.anatomy.surroundings import record_surroundings
-from workbench.errors import UserError
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -203,16 +202,11 @@ def _norm(norm: Norm, x: Tensor, edits: Edits, name: str) -> Tensor:
     return norm(x, edits[name](norm.scale(x))) if name in edits else norm(x)
 
 
-def recorder(
-    names: set[str] | None = None, *, detach: bool = True
-) -> tuple[dict[str, Tensor], Callable[[str], Edit]]:
+def recorder(*, detach: bool = True) -> tuple[dict[str, Tensor], Callable[[str], Edit]]:
     """A dictionary of values and a function that makes, for a name, an edit which stores the value there."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Edit:
-        if names is not None and name not in names:
-            raise UserError(f"{name!r} is not among the recorded names")
-
         def edit(value: Tensor) -> Tensor:
             seen[name] = value.detach() if detach else value
             return value

@@ -11,8 +11,6 @@ this one is used everywhere in the package.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,7 +23,7 @@ METRIC = "logit difference"
 
 def task_batches(task: Task, device: torch.device) -> list[Batch]:
     """The task's pairs by prompt length, on the model's device."""
-    return [Batch(*(getattr(b, f.name).to(device) for f in fields(Batch))) for b in task.batches()]
+    return [batch.to(device) for batch in task.batches()]
 
 
 def logit_difference(logits: Float[Tensor, "*batch d_vocab"], batch: Batch) -> Float[Tensor, "*batch"]:

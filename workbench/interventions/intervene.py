@@ -11,7 +11,6 @@ whose frozen parts do not answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 
 import torch
 from jaxtyping import Int
@@ -64,7 +63,7 @@ def intervene(
     return Outcome(
         columns=(BASELINE, *placed),
         logits=found,
-        difference_logits=logit_difference(found, _moved(prompts, ids))
+        difference_logits=logit_difference(found, prompts.to(ids.device))
         if isinstance(prompts, Batch)
         else None,
         interventions=tuple(", ".join(map(str, group)) or "none" for group in ([], *named.values())),
@@ -107,10 +106,6 @@ def named_columns(columns: Columns) -> dict[str, list[Intervention]]:
             f"columns must not contain {BASELINE!r}: the unedited run is there anyway under that name"
         )
     return {name: [group] if isinstance(group, Intervention) else list(group) for name, group in sets.items()}
-
-
-def _moved(batch: Batch, ids: Tensor) -> Batch:
-    return Batch(*(getattr(batch, f.name).to(ids.device) for f in fields(Batch)))
 
 
 def _streams(anatomy: Anatomy, ids: Tensor, frozen: Mapping[str, Edit]) -> list[Tensor]:

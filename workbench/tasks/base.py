@@ -8,12 +8,12 @@ refused with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.errors import UserError
@@ -61,6 +61,19 @@ class Batch:
     counterfactual: Int[Tensor, "pair pos"]
     answer: Int[Tensor, " pair"]
     counterfactual_answer: Int[Tensor, " pair"]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same change of all four tensors."""
+        return Batch(*(change(getattr(self, f.name)) for f in fields(self)))
+
+    def to(self, device: torch.device) -> Batch:
+        """The pairs on another device."""
+        return self.map(lambda values: values.to(device))
+
+    def take(self, rows: slice | Bool[Tensor, " pair"] | Int[Tensor, " row"]) -> Batch:
+        """Some pairs, by a slice, a mask or their numbers."""
+        rows = rows.to(self.answer.device) if isinstance(rows, Tensor) else rows
+        return self.map(lambda values: values[rows])
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def _sample(name: str, tokenizer: Any, n_pairs: int, seed: int) -> Batch:
         task = make_task(name, tokenizer, n_pairs=drawn, seed=seed)
         for batch in task.batches():
             if batch.clean.shape[1] == length and len(batch.clean) >= n_pairs:
-                return Batch(*(t[:n_pairs] for t in vars(batch).values()))
+                return batch.take(slice(n_pairs))
         drawn *= 2
     raise UserError(
         f"n_pairs {n_pairs} is more than task {name!r} has at {length} tokens a prompt: give fewer pairs"

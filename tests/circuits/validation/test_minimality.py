@@ -10,7 +10,6 @@ from tests.circuits.validation.beds import EXACT, bed, judge, true_edges, true_n
 from workbench.circuits.validation.curves import judge_circuit
 from workbench.circuits.validation.judge import open_judge
 from workbench.circuits.validation.minimality import minimality, parts_of, prune_to_minimal
-from workbench.circuits.validation.pairs import rows_of
 from workbench.circuits.validation.protocol import RESAMPLE
 from workbench.errors import UserError
 
@@ -69,7 +68,7 @@ def test_a_backup_shows_only_where_the_other_is_taken_out_too() -> None:
     whole, *alone, neither = one.metrics(torch.stack(masks))
     backed = torch.tensor((np.abs(alone - whole) < 0.01).all(0) & (whole - neither > 1))
     assert backed.sum() >= 8
-    pairs = open_judge(wiring(name), RESAMPLE, [rows_of(one.batches[0], backed)])
+    pairs = open_judge(wiring(name), RESAMPLE, [one.batches[0].take(backed)])
     plain = minimality(pairs, true_nodes(name), **OPTIONS).table().set_index("name")
     assert plain.loc[list(heads), "minimality_logits"].abs().max() < 0.01
     found = minimality(pairs, true_nodes(name), n_subsets=40, **OPTIONS).table().set_index("name")

@@ -12,7 +12,6 @@ from tests.circuits.validation.beds import bed, wiring
 from workbench.anatomy import Anatomy, open_anatomy
 from workbench.circuits.validation.node_runs import node_metrics
 from workbench.circuits.validation.optimal import optimal_constants, random_kept
-from workbench.circuits.validation.pairs import rows_of
 from workbench.circuits.validation.protocol import (
     DENOISE,
     MEAN,
@@ -113,7 +112,7 @@ def test_too_many_reference_prompts_and_wrong_positions_are_refused() -> None:
 def yes_pairs(n_pairs: int, seed: int) -> Batch:
     """Pairs of `and_gate` with one answer, so that constants can give it without looking at the prompt."""
     batch = bed("and_gate", 0.05).batch(4 * n_pairs, seed)
-    return rows_of(batch, (batch.answer == batch.answer.mode().values).nonzero()[:n_pairs, 0])
+    return batch.take((batch.answer == batch.answer.mode().values).nonzero()[:n_pairs, 0])
 
 
 def test_optimal_constants_do_less_harm_than_means_on_fresh_pairs_and_sets() -> None:

@@ -118,8 +118,7 @@ class Prompts:
 
 def paired(anatomy: Anatomy, batch: Batch) -> Prompts:
     """Prompt pairs with the logit difference."""
-    parts = (batch.clean, batch.counterfactual, batch.answer, batch.counterfactual_answer)
-    batch = Batch(*(ids.to(anatomy.device) for ids in parts))
+    batch = batch.to(anatomy.device)
     return Prompts(batch.clean, LogitDifference(anatomy, batch), batch.counterfactual)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
@@ -121,22 +121,14 @@ class Scene:
 
 def pairs_of(anatomy: Anatomy, pairs: Batch | Task, *, max_tokens: int) -> list[Batch]:
     """Pairs by length, on the model's device, in slices of at most `max_tokens` tokens (at least one pair)."""
-    whole = task_batches(pairs, anatomy.device) if isinstance(pairs, Task) else [_moved(pairs, anatomy)]
+    whole = task_batches(pairs, anatomy.device) if isinstance(pairs, Task) else [pairs.to(anatomy.device)]
     slices = []
     for batch in whole:
         width = max(1, max_tokens // batch.clean.shape[1])
-        slices += [_part(batch, slice(s, s + width)) for s in range(0, len(batch.answer), width)]
+        slices += [batch.take(slice(s, s + width)) for s in range(0, len(batch.answer), width)]
     if not slices:
         raise UserError("pairs has no prompt: a sweep needs at least one pair")
     return slices
-
-
-def _moved(batch: Batch, anatomy: Anatomy) -> Batch:
-    return Batch(*(getattr(batch, f.name).to(anatomy.device) for f in fields(Batch)))
-
-
-def _part(batch: Batch, rows: slice) -> Batch:
-    return Batch(*(getattr(batch, f.name)[rows] for f in fields(Batch)))
 
 
 def plan_sweep(anatomy: Anatomy, batches: Sequence[Batch], swept: Swept, direction: str) -> Plan:

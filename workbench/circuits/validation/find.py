@@ -33,7 +33,7 @@ from workbench.circuits.validation.nulls import (
     random_circuits,
     recovered_logits,
 )
-from workbench.circuits.validation.pairs import on_device, shuffled_answers, two_halves
+from workbench.circuits.validation.pairs import shuffled_answers, two_halves
 from workbench.circuits.validation.protocol import RESAMPLE, Protocol
 from workbench.circuits.validation.ranking import Ranking, nodes_in
 from workbench.circuits.validation.solved import Solved, check_solved
@@ -167,7 +167,7 @@ def find_circuit(
     """
     options: Resampling = {"n_resamples": n_resamples, "seed": seed}
     goal = goal or Goal()
-    here = [on_device(batch, wiring.anatomy.device) for batch in batches]
+    here = [batch.to(wiring.anatomy.device) for batch in batches]
     solved = check_solved(wiring.anatomy, here, name=name, allow_unsolved=allow_unsolved, **options)
     halves = two_halves(here, seed=seed)
     first, second = (

@@ -22,7 +22,6 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from workbench.circuits.validation.node_runs import node_metrics
-from workbench.circuits.validation.pairs import on_device
 from workbench.circuits.validation.protocol import ALL, Protocol
 from workbench.circuits.validation.replacements import replacements
 from workbench.circuits.wiring.catalogue import Wiring
@@ -132,10 +131,10 @@ def open_judge(
         UserError: no pair, or what `replacements` refuses.
     """
     device = wiring.anatomy.device
-    here = [on_device(batch, device) for batch in batches]
+    here = [batch.to(device) for batch in batches]
     if not here:
         raise UserError("batches is empty: give at least one pair to judge circuits on")
-    others = None if reference is None else [on_device(batch, device) for batch in reference]
+    others = None if reference is None else [batch.to(device) for batch in reference]
     values = replacements(wiring.anatomy, protocol, here, others)
     return Judge(wiring, protocol, tuple(here), tuple(values), run_edges or _edge_executor(wiring))
 

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from workbench.anatomy import Anatomy
 from workbench.circuits.validation.node_runs import node_metrics, run_nodes
-from workbench.circuits.validation.pairs import rows_of
 from workbench.circuits.wiring.catalogue import Wiring
 from workbench.circuits.wiring.replacement import Replacement, replacement_run
 from workbench.tasks import Batch
@@ -164,7 +163,7 @@ def _halves(batch: Batch) -> _Halves:
     rows = torch.arange(len(batch.answer))
     aside = rows % 4 == 3 if len(rows) > 3 else rows == rows[-1]
     learned = ~aside if len(rows) > 1 else aside
-    return _Halves(rows_of(batch, learned), rows_of(batch, aside))
+    return _Halves(batch.take(learned), batch.take(aside))
 
 
 def _moved(start: Replacement, shift: Replacement, spread: Replacement, where: Tensor | None) -> Replacement:
@@ -201,4 +200,4 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> No
 
 
 def _drawn_pairs(batch: Batch, n: int, generator: torch.Generator) -> Batch:
-    return rows_of(batch, torch.randperm(len(batch.answer), generator=generator)[:n])
+    return batch.take(torch.randperm(len(batch.answer), generator=generator)[:n])

@@ -1,28 +1,14 @@
-"""Batches in parts: some pairs, two halves, pairs with other answers; on another device."""
+"""Batches in parts: two halves, and pairs with other answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.errors import UserError
 from workbench.tasks import Batch
-
-
-def rows_of(batch: Batch, rows: Bool[Tensor, " pair"] | Int[Tensor, " row"]) -> Batch:
-    """Some pairs of a batch."""
-    rows = rows.to(batch.answer.device)
-    parts = (batch.clean, batch.counterfactual, batch.answer, batch.counterfactual_answer)
-    return Batch(*(part[rows] for part in parts))
-
-
-def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The pairs where the model is."""
-    parts = (batch.clean, batch.counterfactual, batch.answer, batch.counterfactual_answer)
-    return Batch(*(part.to(device) for part in parts))
 
 
 def two_halves(batches: Sequence[Batch], *, seed: int) -> tuple[list[Batch], list[Batch]]:
@@ -59,4 +45,4 @@ def shuffled_answers(batches: Sequence[Batch], *, seed: int) -> list[Batch]:
 
 def chosen_pairs(batches: Sequence[Batch], rows: Sequence[Tensor]) -> list[Batch]:
     """The pairs where `rows` (one tensor of truth values a batch) is true; lengths that have none are left out."""
-    return [rows_of(batch, keep) for batch, keep in zip(batches, rows, strict=True) if keep.any()]
+    return [batch.take(keep) for batch, keep in zip(batches, rows, strict=True) if keep.any()]

@@ -14,7 +14,6 @@ import torch
 
 from workbench.anatomy import Anatomy
 from workbench.circuits.metric import logit_difference
-from workbench.circuits.validation.pairs import on_device
 from workbench.errors import UserError
 from workbench.intervals import Estimate, mean_estimate
 from workbench.tasks import Batch
@@ -67,7 +66,7 @@ def check_solved(
     Raises:
         UserError: accuracy is below chance plus margin, or not above chance beyond its interval.
     """
-    here = [on_device(batch, anatomy.device) for batch in batches]
+    here = [batch.to(anatomy.device) for batch in batches]
     clean, other = (
         torch.cat(
             [logit_difference(anatomy.last_logits(anatomy.embed(getattr(b, which)), 0), b) for b in here]

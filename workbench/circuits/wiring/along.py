@@ -20,7 +20,7 @@ from torch import Tensor
 
 from workbench.circuits.wiring.catalogue import Wiring
 from workbench.circuits.wiring.deltas import has_post_norms, write_deltas
-from workbench.circuits.wiring.edge_scores import EdgeScores, as_batches, mean_scores, part_of
+from workbench.circuits.wiring.edge_scores import EdgeScores, as_batches, mean_scores
 from workbench.circuits.wiring.gradients import reader_gradients
 from workbench.circuits.wiring.tape import Tape, forward, record
 from workbench.errors import UserError
@@ -121,7 +121,7 @@ def chunks(wiring: Wiring, batches: Sequence[Batch], max_bytes: int) -> Iterator
             )
         at_once = max_bytes // one
         for start in range(0, n_prompts, at_once):
-            yield part_of(batch, slice(start, start + at_once))
+            yield batch.take(slice(start, start + at_once))
 
 
 def bytes_of(wiring: Wiring, length: int) -> int:

@@ -89,12 +89,6 @@ def as_batches(batches: Batch | Sequence[Batch]) -> list[Batch]:
     return found
 
 
-def part_of(batch: Batch, chosen: slice | Tensor) -> Batch:
-    """Some pairs of a batch."""
-    parts = (batch.clean, batch.counterfactual, batch.answer, batch.counterfactual_answer)
-    return Batch(*(values[chosen] for values in parts))
-
-
 def mean_scores(
     wiring: Wiring, total: Float[Tensor, "writer reader"], n_prompts: int
 ) -> Float[Tensor, "w r"]:

@@ -81,9 +81,7 @@ class EdgeExecutor:
             )
         for start in range(0, n_prompts, at_once):
             chosen = slice(start, start + at_once)
-            parts = (batch.clean, batch.counterfactual, batch.answer, batch.counterfactual_answer)
-            part = Batch(*(values[chosen] for values in parts))
-            yield Session(self, part, replacement.prompts(chosen))
+            yield Session(self, batch.take(chosen), replacement.prompts(chosen))
 
     def bytes_of(self, length: int) -> int:
         """Bytes of one mask on one prompt, at most: differences, inputs of a layer, values of both ends."""

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from workbench.circuits.wiring.catalogue import Wiring
-from workbench.circuits.wiring.edge_scores import EdgeScores, as_batches, part_of
+from workbench.circuits.wiring.edge_scores import EdgeScores, as_batches
 from workbench.circuits.wiring.readout import metric_from
 from workbench.circuits.wiring.replacement import Replacement, replacement_run
 from workbench.circuits.wiring.soft_run import SoftRun
@@ -156,7 +156,7 @@ class _Aim:
             return self
         rows = torch.randperm(len(self.clean), generator=generator)[:n].to(self.clean.device)
         replacement = self.replacement.map(lambda value: value[rows])
-        return replace(self, batch=part_of(self.batch, rows), replacement=replacement, clean=self.clean[rows])
+        return replace(self, batch=self.batch.take(rows), replacement=replacement, clean=self.clean[rows])
 
     def lack(self, weights: Float[Tensor, "writer reader"]) -> Float[Tensor, ""]:
         """((m(z) - m(clean)) / gap)^2, mean over prompts."""

@@ -49,7 +49,7 @@ def path_scores(
             pair.clean.metric_logits
         )
     n = len(points)
-    batch = Batch(*(t.repeat(n, *[1] * (t.ndim - 1)) for t in _tensors(pair.batch)))
+    batch = pair.batch.map(lambda values: values.repeat(n, *[1] * (values.ndim - 1)))
     tape = record(pair.wiring.anatomy, streams.flatten(0, 1), batch, depth=write_depth(pair.wiring, writer))
     weights = streams.new_tensor([*line.weights, 0.0])
     scores = streams.new_zeros(streams.shape[1], pair.wiring.n_readers)
@@ -85,7 +85,3 @@ def write_depth(wiring: Wiring, writer: int) -> int:
         return 0
     late = writer == wiring.mlps[layer] and not wiring.anatomy.blocks[layer].parallel
     return 2 * layer + (2 if late else 1)
-
-
-def _tensors(batch: Batch) -> tuple[Tensor, ...]:
-    return batch.clean, batch.counterfactual, batch.answer, batch.counterfactual_answer
