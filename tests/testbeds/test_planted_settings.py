@@ -54,6 +54,15 @@ def test_values_without_spread_are_1() -> None:
     assert set(block.values.unique().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_features_on_neurons_have_few_positive_entries_and_make_no_negative_number(shuffled: bool) -> None:
+    features = planted_setting("neurons")
+    assert set((features.directions != 0).sum(1).tolist()) == {4}
+    assert float(features.directions.min()) == 0
+    assert float(features.block(0, 4000, shuffled=shuffled).x.min()) >= 0
+    assert float(planted_setting("zipf").block(0, 100).x.min()) < 0
+
+
 def test_flat_features_have_no_parents() -> None:
     assert set(planted_setting("zipf", size="small").parent.tolist()) == {-1}
 
@@ -67,6 +76,8 @@ def test_flat_features_have_no_parents() -> None:
         ({"shared_frac": 1.5}, "shared_frac 1.5"),
         ({"group_size": 0}, "group_size 0"),
         ({"support": "hierarchical", "n_children": 3, "child_frac": 0.0}, "child_frac 0.0"),
+        ({"neurons": 17}, "neurons 17 of the planted features is not between 0 and d 16"),
+        ({"neurons": 2, "offset_norm": 1.0}, "features on 2 neurons each are never negative"),
         (
             {"support": "hierarchical", "n_children": 3, "mean_l0": 9.0},
             "mean_l0 9.0 does not fit 24 features",

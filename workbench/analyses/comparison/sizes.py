@@ -69,6 +69,7 @@ _CONTROLS = (
     "planted.correlated.shuffled",
     "planted.hierarchical.shuffled",
     "planted.absorbed.shuffled",
+    "planted.neurons.shuffled",
     "random.mlp",
 )
 SIZES: Mapping[str, Size] = {

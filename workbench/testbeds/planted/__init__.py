@@ -7,7 +7,7 @@ store = plant(run, features, n_rows=1_000_000)  # the same rows as a store that 
 A dictionary trained on them is right where it has these directions. The control is `shuffled=True`: every
 column is permuted by itself, so that all marginals stay and no direction is left; what "finds" the features
 there is broken. `planted_setting("absorbed")` makes the features of a named setting: Zipf, correlated,
-hierarchical, absorbed.
+hierarchical, absorbed, neurons.
 """
 
 from workbench.testbeds.planted.features import Block, PlantedFeatures, planted_features

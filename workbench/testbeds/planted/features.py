@@ -6,6 +6,9 @@ Which features are in a row's support is a rule of `supports.py`: independent, e
 hierarchical. Where each has a probability of its own it is p_j = min(c / (j + 1)^exponent, 1/2) with c such
 that the p_j add up to mean_l0: exponent 1 is Zipf's law, 0 makes all equally frequent.
 
+Where features stand on `neurons` columns each, their entries are positive and the noise is taken by its magnitude, so
+that no row has a negative number: what a layer of neurons behind a ReLU gives, and what NMF needs.
+
 Block i of a seed is the same whatever was drawn before it, so rows can be made in any order and again.
 """
 
@@ -58,6 +61,7 @@ class PlantedFeatures:
         shared_frac: How often a feature takes its group's draw.
         n_children: Children of each parent where the support is hierarchical.
         child_frac: Share of a parent's rows in which one of its children is active too.
+        neurons: Columns that a feature stands on, with positive entries; 0 for all columns and either sign.
     """
 
     directions: Float[Tensor, "feature d"]
@@ -72,6 +76,7 @@ class PlantedFeatures:
     shared_frac: float = 0.0
     n_children: int = 0
     child_frac: float = 1.0
+    neurons: int = 0
 
     @property
     def parent(self) -> Int64[Tensor, " feature"]:
@@ -96,7 +101,8 @@ class PlantedFeatures:
         indices, values = _sparse(mask, self.spread, generator)
         x = sparse_decode(indices, values, self.directions) + self.offset
         if self.noise:
-            x = x + self.noise * torch.randn(x.shape, generator=generator)
+            drawn = torch.randn(x.shape, generator=generator)
+            x = x + self.noise * (drawn.abs() if self.neurons else drawn)
         if shuffled:
             x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(dim=0))
         return Block(x, indices, values)
@@ -118,6 +124,7 @@ def planted_features(
     shared_frac: float = 0.8,
     n_children: int = 4,
     child_frac: float = 0.6,
+    neurons: int = 0,
 ) -> PlantedFeatures:
     """Random unit directions with given frequencies.
 
@@ -136,6 +143,7 @@ def planted_features(
         shared_frac: How often a feature takes its group's draw, 0 to 1.
         n_children: Children of each parent; only where the support is hierarchical.
         child_frac: Share of a parent's rows with one of its children, above 0 and at most 1.
+        neurons: Columns that a feature stands on, at most d; 0 for dense, signed directions. See the module.
 
     Raises:
         UserError: the support is not known or cannot have `mean_l0` features, or an option is out of its range.
@@ -145,16 +153,50 @@ def planted_features(
     tree = (n_children, child_frac) if support == "hierarchical" else (0, 1.0)
     _check_structure(n_features, d, orthonormal, spread, group_size, shared_frac, tree)
     _check_l0(n_features, mean_l0, support, tree)
+    _check_neurons(neurons, d, orthonormal, offset_norm)
     generator = _generator(seed, 0)
-    directions = functional.normalize(torch.randn(n_features, d, generator=generator), dim=1)
+    directions = _directions(n_features, d, neurons, generator)
     offset = functional.normalize(torch.randn(d, generator=generator), dim=0) * offset_norm
     if orthonormal:
         directions = torch.linalg.qr(directions.T.double()).Q.T.float().contiguous()
     frequency = _frequencies(n_features, mean_l0, support, exponent, tree)
     groups = (group_size, shared_frac) if support == "correlated" else (1, 0.0)
     return PlantedFeatures(
-        directions, frequency, support, float(mean_l0), offset, noise, seed, float(spread), *groups, *tree
+        directions,
+        frequency,
+        support,
+        float(mean_l0),
+        offset,
+        noise,
+        seed,
+        float(spread),
+        *groups,
+        *tree,
+        neurons,
     )
+
+
+def _directions(
+    n_features: int, d: int, neurons: int, generator: torch.Generator
+) -> Float[Tensor, "feature d"]:
+    """Unit vectors with independent normal entries, or with the magnitudes of those on a few columns each."""
+    drawn = torch.randn(n_features, d, generator=generator)
+    if neurons:
+        columns = torch.rand(n_features, d, generator=generator).argsort(dim=1)[:, :neurons]
+        drawn = torch.zeros(n_features, d).scatter_(1, columns, drawn.gather(1, columns).abs())
+    return functional.normalize(drawn, dim=1)
+
+
+def _check_neurons(neurons: int, d: int, orthonormal: bool, offset_norm: float) -> None:
+    if not 0 <= neurons <= d:
+        raise UserError(
+            f"neurons {neurons} of the planted features is not between 0 and d {d}: choose another number"
+        )
+    if neurons and (orthonormal or offset_norm):
+        raise UserError(
+            f"features on {neurons} neurons each are never negative: leave out orthonormal and offset_norm, which "
+            "would make rows with negative numbers"
+        )
 
 
 def _check_structure(

@@ -5,6 +5,8 @@
     hierarchical   parents with four exclusive children each, at right angles; a child implies its parent
     absorbed       parents with one child each and values of exactly 1: to merge the child with its parent costs no
                    reconstruction and saves a latent, so every sparsity penalty pulls towards absorption
+    neurons        features that stand on a few columns each with positive entries, half as many as there are
+                   columns; no row has a negative number, as behind a ReLU
 
 The hierarchy is that of 8 parents, 4 children and 64 dimensions at a mean of 1.92 features per row, on which flat
 BatchTopK is known to absorb. The number of latents of a dictionary is the number of features, so that a dead
@@ -38,6 +40,10 @@ SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "absorbed": {
         "small": {"n_features": 20, "d": 24, **_ABSORBED},
         "full": {"n_features": 40, "d": 64, **_ABSORBED},
+    },
+    "neurons": {
+        "small": {"n_features": 12, "d": 24, "mean_l0": 3.0, "exponent": 0.5, "neurons": 2},
+        "full": {"n_features": 32, "d": 64, "mean_l0": 4.0, "exponent": 0.5, "neurons": 4},
     },
 }  # fmt: skip
 NOISE = 0.01
