@@ -121,6 +121,21 @@ class Architecture(ABC):
                 f"dead_after_tokens {self.dead_after_tokens} is not at least 1: give a number of tokens"
             )
 
+    def check_layout(self, kind: str) -> None:
+        """Refuse a layout that it cannot be trained on.
+
+        Args:
+            kind: The layout's name in `train`.
+
+        Raises:
+            UserError: the layout is not one of `layouts`.
+        """
+        if self.layouts and kind not in self.layouts:
+            raise UserError(
+                f"architecture {self.name!r} is trained on layout {' or '.join(map(repr, self.layouts))} only, not on "
+                f"{kind!r}: choose another architecture or layout"
+            )
+
     @property
     def needs(self) -> tuple[str, ...]:
         """What must be known of each row besides its activation, by the names of `training.source_beside.KINDS`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from workbench.dictionaries.architecture import Architecture, Part, Pass
@@ -53,7 +53,7 @@ class WithAuxK(Architecture):
 
     def _aux_loss(self, trainee: Trainee, passed: Pass) -> Float[Tensor, ""]:
         """Share of the error's variance that the dead latents' best reconstruction leaves; 0 if none is dead."""
-        dead, ranks = trainee.dead().nonzero().squeeze(1), trainee.ranks
+        dead, ranks = self.revived(trainee).nonzero().squeeze(1), trainee.ranks
         n_dead = int(ranks.total_latents(torch.tensor(len(dead), device=passed.y.device)))
         if not n_dead:
             return passed.y.new_zeros(())
@@ -64,6 +64,10 @@ class WithAuxK(Architecture):
         k = min(self.k_aux or max(1, passed.y.shape[1] // 2), n_dead)
         code = self.dead_code(trainee, passed.x, k, dead)
         return (trainee.layout.decode(trainee.parameters, code) - error).square().sum() / spread
+
+    def revived(self, trainee: Trainee) -> Bool[Tensor, " d_sae"]:
+        """The latents that count as dead here."""
+        return trainee.dead()
 
     def dead_code(
         self, trainee: Trainee, x: Float[Tensor, "row d_in"], k: int, dead: Int64[Tensor, " n"]

@@ -6,7 +6,8 @@ A layout has an encoder of its own. An architecture that ties it encodes within 
 W_dec^T in its place, so W_dec gets the gradient of both uses and W_enc none: it stays as it started, and is
 neither read nor exported. Limit: it keeps its memory, with its two moments.
 
-Only an autoencoder of one hook point can be tied: elsewhere input and target are in different spaces.
+Only an autoencoder of one hook point can be tied: elsewhere input and target are in different spaces. An architecture
+says so in its `layouts`.
 """
 
 from __future__ import annotations
@@ -18,23 +19,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from workbench.dictionaries.layouts.base import Folded
-from workbench.errors import UserError
 
 if TYPE_CHECKING:
     from workbench.dictionaries.trainee import Trainee
-
-
-def refuse_untied(trainee: Trainee) -> None:
-    """Refuse a layout whose encoder cannot be the transpose of its decoder.
-
-    Raises:
-        UserError: its input is not its target.
-    """
-    if not trainee.layout.centred:
-        raise UserError(
-            f"architecture {trainee.architecture.name!r} ties its encoder to its decoder, which a layout that reads "
-            "one activation and reconstructs another does not allow: choose layout 'autoencoder'"
-        )
 
 
 @contextmanager

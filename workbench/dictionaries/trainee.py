@@ -94,8 +94,10 @@ class Trainee:
             generator: Decides the initial directions.
 
         Raises:
-            UserError: the sample cannot be normalised, or an option is out of its range.
+            UserError: the architecture cannot be trained on the layout, the sample cannot be normalised, or an option
+                is out of its range.
         """
+        architecture.check_layout(layout.kind)
         inputs = fit_affine(x, normalise, widths=layout.widths)
         outputs = inputs if y is None else fit_affine(y, normalise, widths=layout.widths_out)
         x_scaled = inputs.apply(x)

@@ -31,7 +31,6 @@ Reference: Ayonrinde 2024, arXiv:2411.02124.
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -161,10 +160,6 @@ class WithZipf(WithAuxK):
         frequency = trainee.buffers["frequency"]
         return frequency < UNDER_USED * self.curve(trainee).to(frequency)[ranks_of(frequency)]
 
-    def _aux_loss(self, trainee: Trainee, passed: Pass) -> Float[Tensor, ""]:
-        """AuxK, its dead latents those that are under-used."""
-        if self.aux == "dead":
-            return super()._aux_loss(trainee, passed)
-        seen, silent = copy(trainee), (self.dead_after_tokens + 1) * self.under_used(trainee).long()
-        seen.buffers = {**trainee.buffers, "tokens_since_fired": silent}
-        return super()._aux_loss(seen, passed)
+    def revived(self, trainee: Trainee) -> Bool[Tensor, " d_sae"]:
+        """The dead latents, or those that are under-used."""
+        return super().revived(trainee) if self.aux == "dead" else self.under_used(trainee)

@@ -121,12 +121,7 @@ def train_options(
         d_sae=d_sae, lr=chosen_lr(lr, d_sae), settings=dict(settings or {}), start=dict(start or {}),
         optimiser=optimiser_options(optimiser or {}), **others,
     )  # fmt: skip
-    allowed = made.made_architecture.layouts
-    if allowed and made.layout not in allowed:
-        raise UserError(
-            f"architecture {made.architecture!r} is trained on layout {' or '.join(map(repr, allowed))} only, not on "
-            f"{made.layout!r}: choose another architecture or layout"
-        )
+    made.made_architecture.check_layout(made.layout)
     return made
 
 

@@ -130,7 +130,7 @@ def test_bad_options_are_refused(options, message):
 
 def test_a_transcoder_is_refused_before_training():
     layout = Single(d_in=D_IN, d_out=D_IN, transcodes=True)
-    with pytest.raises(UserError, match="ties its encoder to its decoder"):
+    with pytest.raises(UserError, match="trained on layout 'autoencoder' only, not on"):
         random_trainee(CSR(d_sae=40, k=4), layout=layout, y=raw_rows(500))
 
 

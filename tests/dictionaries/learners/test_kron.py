@@ -263,7 +263,9 @@ def test_bad_options_are_refused(options, message):
 def test_a_cross_layer_transcoder_is_refused():
     sites = (Site("a", 6), Site("b", 6))
     layout = CrossLayer(d_in=12, d_out=12, sites=sites, sites_out=sites)
-    with pytest.raises(UserError, match="architecture 'kron' has one factorised encoder"):
+    with pytest.raises(
+        UserError, match=r"'kron' is trained on layout .* only, not on 'cross_layer_transcoder'"
+    ):
         random_trainee(Kron(**SIZES), layout=layout)
 
 

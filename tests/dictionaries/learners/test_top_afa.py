@@ -231,7 +231,7 @@ def test_bad_options_are_refused(options, message):
 def test_what_it_cannot_be_frozen_for_is_refused_before_training():
     layout = Single(d_in=D_IN, d_out=D_IN, transcodes=True)
     with pytest.raises(
-        UserError, match=r"length of what it reconstructs, which a Single .*: train an autoencoder"
+        UserError, match="'top_afa' is trained on layout 'autoencoder' only, not on 'transcoder'"
     ):
         random_trainee(TopAFA(**OPTIONS), layout=layout, y=raw_rows(500))
     with pytest.raises(UserError, match="compares lengths, which this normalisation changes: set normalise"):

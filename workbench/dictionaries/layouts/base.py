@@ -75,6 +75,11 @@ class Layout(ABC):
     sites_out: tuple[Site, ...] = ()
 
     @property
+    @abstractmethod
+    def kind(self) -> str:
+        """Its name in `train`."""
+
+    @property
     def centred(self) -> bool:
         """Whether b_dec is subtracted from the input: input and target are the same."""
         return True

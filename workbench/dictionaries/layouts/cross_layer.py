@@ -59,6 +59,11 @@ class CrossLayer(Layout):
             )
 
     @property
+    def kind(self) -> str:
+        """Its name in `train`."""
+        return "cross_layer_transcoder"
+
+    @property
     def centred(self) -> bool:
         """No: inputs and targets are different activations."""
         return False

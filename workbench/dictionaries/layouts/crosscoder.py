@@ -55,6 +55,11 @@ class Crosscoder(Single):
             )
 
     @property
+    def kind(self) -> str:
+        """Its name in `train`."""
+        return "crosscoder"
+
+    @property
     def centred(self) -> bool:
         """No: the encoder reads the activations themselves."""
         return False

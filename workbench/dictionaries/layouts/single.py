@@ -52,6 +52,13 @@ class Single(Layout):
     skip: bool = False
 
     @property
+    def kind(self) -> str:
+        """Its name in `train`."""
+        if not self.transcodes:
+            return "autoencoder"
+        return "skip_transcoder" if self.skip else "transcoder"
+
+    @property
     def centred(self) -> bool:
         """Whether b_dec is subtracted from the input."""
         return not self.transcodes

@@ -57,7 +57,7 @@ from workbench.dictionaries.architecture import Architecture, Encoded, Pass, Pha
 from workbench.dictionaries.base import Dictionary
 from workbench.dictionaries.learners.jumprelu import JumpReLUDictionary
 from workbench.dictionaries.learners.relu import ReLUDictionary
-from workbench.dictionaries.tied import folded, refuse_untied, tied
+from workbench.dictionaries.tied import folded, tied
 from workbench.errors import UserError, nearest
 from workbench.kernels import gather_latents, latent_counts, threshold_encode
 
@@ -156,12 +156,7 @@ class BiasAdaptation(Architecture):
 
     @torch.no_grad()
     def start(self, trainee: Trainee, x: Float[Tensor, "row d_in"]) -> None:
-        """Tie the weights and take the unit of the biases from sample rows.
-
-        Raises:
-            UserError: the layout is no autoencoder.
-        """
-        refuse_untied(trainee)
+        """Take the unit of the biases from sample rows."""
         trainee.buffers["centre"] = trainee.parameters["b_dec"].detach().clone()
         centred = x - trainee.buffers["centre"]
         trainee.buffers["unit"] = centred.square().sum(1).mean().sqrt().float()

@@ -43,7 +43,7 @@ from torch import Tensor
 from workbench.dictionaries.architecture import Encoded, Part, Pass, Phase
 from workbench.dictionaries.contrast import code_cosines, info_nce_nats
 from workbench.dictionaries.learners.topk import TopK, TopKDictionary
-from workbench.dictionaries.tied import folded, refuse_untied, tied
+from workbench.dictionaries.tied import folded, tied
 from workbench.errors import UserError, nearest
 from workbench.kernels import topk_encode
 
@@ -93,15 +93,6 @@ class CSR(TopK):
         """The labels or the partners of rows, where they are used."""
         named = "partner" if self.partner is None else f"partner:{self.partner}"
         return {"same": (), "label": ("label",), "partner": (named,)}[self.positives]
-
-    @torch.no_grad()
-    def start(self, trainee: Trainee, x: Float[Tensor, "row d_in"]) -> None:
-        """Refuse what cannot be tied.
-
-        Raises:
-            UserError: the layout is no autoencoder.
-        """
-        refuse_untied(trainee)
 
     def encode(self, trainee: Trainee, x: Float[Tensor, "row d_in"], phase: Phase) -> Encoded:
         """The k largest of each row, by the transpose of the decoder."""

@@ -121,19 +121,7 @@ class KSparse(Architecture):
 
     def parameters(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The decoder as the transpose of the encoder, whose columns have unit length at the start."""
-        if "W_enc" not in weights or weights["W_enc"].dim() != 2:
-            raise _not_tied()
         return {"W_dec": weights["W_enc"].T.clone(memory_format=torch.contiguous_format)}
-
-    @torch.no_grad()
-    def start(self, trainee: Trainee, x: Float[Tensor, "row d_in"]) -> None:
-        """Refuse layouts whose target is another activation than the input.
-
-        Raises:
-            UserError: the layout is not an autoencoder of one hook point.
-        """
-        if not trainee.layout.centred or trainee.layout.sites:
-            raise _not_tied()
 
     @property
     def rescalable(self) -> bool:
@@ -157,10 +145,3 @@ class KSparse(Architecture):
         W = trainee.parameters["W_dec"].detach().double()
         W_enc = (trainee.inputs.pull_back(W.T) * gauge.double()).float()
         return KSparseDictionary(**{**weights, "W_enc": W_enc}, k=self.k, alpha=self.alpha, **about)
-
-
-def _not_tied() -> UserError:
-    return UserError(
-        "architecture 'k_sparse' has one matrix for encoder and decoder, so it reconstructs what it reads: use layout "
-        "'autoencoder' on one hook point, or architecture 'topk'"
-    )

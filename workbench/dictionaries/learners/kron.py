@@ -244,15 +244,7 @@ class Kron(WithAuxK):
         return False
 
     def parameters(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Columns and biases of both factors in place of d_sae ones, and the decoder rows that are their sums.
-
-        Raises:
-            UserError: the layout has several encoders.
-        """
-        if "W_enc" not in weights:
-            raise UserError(
-                "architecture 'kron' has one factorised encoder: a cross-layer transcoder needs another architecture"
-            )
+        """Columns and biases of both factors in place of d_sae ones, and the decoder rows that are their sums."""
         n, length = self.factors.n_rows, (len(weights["W_enc"]) / (2 * self.d_sae)) ** 0.5
         made = {name: (weights[name][..., :n] * length).clone() for name in LINEAR}
         if tied(weights):

@@ -34,12 +34,11 @@ Reference: Lee et al. 2025, arXiv:2503.24277.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from workbench.dictionaries.architecture import Encoded, Part, Pass, Phase
@@ -47,7 +46,7 @@ from workbench.dictionaries.auxk import WithAuxK
 from workbench.dictionaries.base import Code, Dictionary
 from workbench.dictionaries.learners.gated import packed
 from workbench.errors import UserError, nearest
-from workbench.kernels import threshold_encode
+from workbench.kernels import threshold_encode, topk_encode
 
 if TYPE_CHECKING:
     from workbench.dictionaries.trainee import Trainee
@@ -155,13 +154,8 @@ class TopAFA(WithAuxK):
         """Refuse what the rule cannot be frozen for.
 
         Raises:
-            UserError: the target is not the input, or the normalisation changes lengths.
+            UserError: the normalisation changes lengths.
         """
-        if not trainee.layout.centred:
-            raise UserError(
-                "architecture 'top_afa' needs the length of what it reconstructs, which a "
-                f"{type(trainee.layout).__name__} that does not reconstruct its one input has not: train an autoencoder"
-            )
         inputs = trainee.inputs
         moved = self.select_norm == "plain" and bool(inputs.mean.any())
         if inputs.uniform is None or moved:
@@ -184,11 +178,11 @@ class TopAFA(WithAuxK):
         missed = (found - lengths_of(trainee, passed.x, self.loss_norm)).square().mean()
         return {"norm": Part(self.norm_coefficient, missed), "aux": self.aux_part(trainee, passed)}
 
-    def _aux_loss(self, trainee: Trainee, passed: Pass) -> Float[Tensor, ""]:
-        """AuxK without a gradient of the encoder bias."""
-        seen = copy(trainee)
-        seen.parameters = unbiased(trainee.parameters)
-        return super()._aux_loss(seen, passed)
+    def dead_code(
+        self, trainee: Trainee, x: Float[Tensor, "row d_in"], k: int, dead: Int64[Tensor, " n"]
+    ) -> Code:
+        """As AuxK's, without a gradient of the encoder bias."""
+        return trainee.layout.encode(topk_encode, unbiased(trainee.parameters), x, k=k, among=dead)
 
     @torch.no_grad()
     def freeze(

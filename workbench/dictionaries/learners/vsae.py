@@ -107,12 +107,7 @@ class VSAE(WithAuxK):
 
         Its columns have length sqrt(2), that of Kaiming's start for a slope near 0, in the directions in which the
         encoder of another latent starts.
-
-        Raises:
-            UserError: the layout has several encoders.
         """
-        if "W_enc" not in weights:
-            raise UserError(f"architecture {self.name!r} trains one encoder: choose a layout that has one")
         if self.posterior != "learned":
             return {}
         directions = functional.normalize(weights["W_enc"].roll(self.d_sae // 2, dims=1), dim=0)
