@@ -142,6 +142,11 @@ class Architecture(ABC):
         return ()
 
     @property
+    def nonnegative(self) -> bool:
+        """Whether it takes no row with a negative number."""
+        return False
+
+    @property
     def prefixes(self) -> tuple[int, ...]:
         """Numbers of latents whose reconstructions are averaged in the loss; the last is d_sae."""
         return (self.d_sae,)

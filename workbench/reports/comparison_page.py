@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from workbench.analyses.comparison.figures import FIGURES
-from workbench.analyses.comparison.instruments import Instruments
 from workbench.analyses.comparison.learners import known_learners
 from workbench.analyses.comparison.reading import Compared, lost_to_random, read_comparison
 from workbench.analyses.comparison.rows import BROKEN, FAILED, HOLDS, MISSING, SHORT
@@ -20,12 +19,10 @@ from workbench.intervals import Estimate
 from workbench.reports.charts import Chart
 from workbench.reports.comparison_charts import dots_chart, frontier_chart
 from workbench.reports.comparison_headline import RESID, comparison_headline, planted_sites
+from workbench.reports.comparison_instruments import instrument_charts, variational_summary
 from workbench.reports.format import estimate_text, number_text
 from workbench.reports.html import render_page
-from workbench.reports.norm_chart import norm_chart
-from workbench.reports.rank_chart import rank_chart
 from workbench.reports.report import workbench_version
-from workbench.reports.scaling_charts import scaling_chart
 from workbench.reports.tables import Table, frame_table, make_table
 
 PAGE = "comparison.html"
@@ -77,7 +74,7 @@ def comparison_html(compared: Compared) -> str:
             for site in _model_sites(compared) for name in SHOWN_FIGURES
         ),
         "speed": _present(dots_chart(compared, RESID, name) for name in SPEED_FIGURES),
-        "instruments": _instrument_charts(compared.instruments),
+        "instruments": instrument_charts(compared.instruments),
     }  # fmt: skip
     context = {
         "head": comparison_headline(compared), "run_name": compared.run.name, "version": workbench_version(),
@@ -88,14 +85,6 @@ def comparison_html(compared: Compared) -> str:
     drawn = [chart for group in groups.values() for chart in group]
     specs = {f"chart-{chart.id}": chart.spec for chart in drawn}
     return render_page(context, charts=specs, spots=[], pools={}, template="comparison.html.j2")
-
-
-def _instrument_charts(found: Instruments) -> list[Chart]:
-    return [
-        *([scaling_chart(found.law)] if found.law is not None else []),
-        *([rank_chart(found.ranks)] if found.ranks else []),
-        *([norm_chart(found.norms)] if found.norms else []),
-    ]
 
 
 def _present(charts: Iterable[Chart | None]) -> list[Chart]:
@@ -110,7 +99,9 @@ def _tables(compared: Compared) -> dict[str, list[Table]]:
     """All figures of every site, by section."""
     planted = [name for name in compared.sites if SITES[name].kind == "planted"]
     models = [name for name in compared.sites if SITES[name].kind != "planted"]
+    variational = compared.instruments.variational
     return {
+        "instruments": [variational_summary(variational)] if variational is not None else [],
         "planted": [site_table(compared, name, PLANTED_FIGURES) for name in planted],
         "model": [site_table(compared, name, MODEL_FIGURES) for name in models],
         "speed": [

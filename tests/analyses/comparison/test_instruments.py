@@ -16,6 +16,7 @@ from workbench.analyses.comparison.sizes import find_size
 from workbench.evaluation.effective_rank import LayerRank
 from workbench.testbeds.planted import plant, planted_features
 
+VARIATIONAL = pd.DataFrame({"name": ["topk"], "kl": [float("nan")], "seed": [0], "fvu": [0.1]})
 RANKS = [LayerRank("trained", "residual", layer, 16, 4.5 + layer, 5 + layer, 100) for layer in range(2)]
 
 
@@ -28,11 +29,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> SiteData:
     return SiteData(SITES[instruments.SITE], run, features.block(9, 1024).x, 192, 8)
 
 
-def test_all_three_are_measured_once_and_read_back(tmp_path: Path, data: SiteData, monkeypatch) -> None:
+def test_all_are_measured_once_and_read_back(tmp_path: Path, data: SiteData, monkeypatch) -> None:
     monkeypatch.setattr(instruments, "layer_ranks", lambda run, **options: RANKS)
     empty = instruments.read_instruments(tmp_path)
-    assert (empty.law, empty.ranks, empty.norms) == (None, (), {})
+    assert (empty.law, empty.ranks, empty.norms, empty.leftover, empty.variational) == (
+        None,
+        (),
+        {},
+        None,
+        None,
+    )
     assert instruments.lacks_instruments(tmp_path)
+    monkeypatch.setattr(instruments, "variational_table", lambda **options: VARIATIONAL)
     instruments.measure_instruments(tmp_path, data, find_size("smoke"))
     assert not instruments.lacks_instruments(tmp_path)
 
@@ -47,6 +55,10 @@ def test_all_three_are_measured_once_and_read_back(tmp_path: Path, data: SiteDat
     np.testing.assert_allclose(own.activation_norms, data.rows.norm(dim=1).numpy(), rtol=1e-5)
     assert bool(np.nanmax(own.epsilon_reconstruction - own.bound) <= 1e-6)
 
+    assert found.leftover is not None
+    assert list(found.leftover.splits) == [48, 96, 192]
+    pd.testing.assert_frame_equal(found.variational, VARIATIONAL)
+
     monkeypatch.setattr(instruments, "sweep", lambda *given, **options: pytest.fail("measured again"))
     monkeypatch.setattr(instruments, "layer_ranks", lambda *given, **options: pytest.fail("measured again"))
     instruments.measure_instruments(tmp_path, data, find_size("smoke"))
@@ -54,6 +66,7 @@ def test_all_three_are_measured_once_and_read_back(tmp_path: Path, data: SiteDat
 
 def test_the_losses_are_those_of_the_dictionaries(tmp_path: Path, data: SiteData, monkeypatch) -> None:
     monkeypatch.setattr(instruments, "layer_ranks", lambda run, **options: RANKS)
+    monkeypatch.setattr(instruments, "variational_table", lambda **options: VARIATIONAL)
     instruments.measure_instruments(tmp_path, data, find_size("smoke"))
     law = pd.read_parquet(tmp_path / "instruments" / "law.parquet").set_index(["n", "k"])["loss"]
     made = instruments._grid(data, find_size("smoke"))

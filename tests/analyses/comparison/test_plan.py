@@ -93,6 +93,16 @@ def test_needs_that_a_site_has_not_and_bad_settings_are_reasons(nineteenth: str)
     assert skip_reason(replace(member, site=SITES["model.resid"])) == ""
 
 
+def test_nmf_is_trained_where_no_number_is_negative_and_left_out_elsewhere_with_the_reason() -> None:
+    plan = make_plan(
+        SIZES["full"], learners=["nmf"], sites=["planted.zipf", "planted.neurons", "model.resid"]
+    )
+    assert {member.site.name for member in plan.members} == {"planted.neurons"}
+    reasons = {site: one.reason for one in plan.skipped for site in one.sites}
+    assert reasons["planted.zipf"].startswith("it takes no negative numbers")
+    assert "takes minutes" in reasons["model.resid"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

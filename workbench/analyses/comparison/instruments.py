@@ -3,9 +3,12 @@
     law      loss of TopK dictionaries over a grid of (n, k), for the fit of the joint scaling law
     ranks    effective rank of attention outputs, MLP outputs and residuals, beside the model with random weights
     norms    length of the code against length of the activation, beside random directions
+    leftover the error of the grid's dictionaries over sizes: its linear part, and whether the same tokens stay hard
+    variational   where a variational TopK wins and loses against TopK, on planted rows, over KL coefficients
 
-Each is a table in `<run>/instruments/`; one that is there is not measured again. The law's dictionaries are trained as
-the learners are, on the same rows of the residual stream, one seed; they lie beside the others in the site's run.
+Each is a table (of `leftover` three) in `<run>/instruments/`; what is there is not measured again. The law's
+dictionaries are trained as the learners are, on the same rows of the residual stream, one seed; they lie beside the
+others in the site's run.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ import pandas as pd
 import torch
 
 from workbench.analyses.comparison.data import SiteData
+from workbench.analyses.comparison.leftover import Leftover, leftover_tables, measure_leftover, read_leftover
 from workbench.analyses.comparison.sites import RESID
 from workbench.analyses.comparison.sizes import Size
+from workbench.analyses.variational import Arm, variational_table
 from workbench.artifacts import atomic_file
 from workbench.dictionaries import Dictionary
 from workbench.evaluation.effective_rank import LayerRank, layer_ranks
@@ -30,7 +35,10 @@ from workbench.evaluation.scaling import ScalingFit, fit_scaling
 from workbench.training import sweep
 
 FOLDER, SITE = "instruments", RESID
-NAMES = ("law", "ranks", "norms")
+LEFT = ("splits", "norm_scaling", "pairs")
+GRID = ("law", "norms", *LEFT)
+NAMES = ("ranks", "variational", *GRID)
+VARIATIONAL_STEPS = 800
 ROWS_PER_GROUP = 256
 SEED = 0
 
@@ -43,11 +51,15 @@ class Instruments:
         law: The fitted law with its points.
         ranks: Of every layer, of the model and of its random-weight control.
         norms: By "trained" and "random".
+        leftover: Of TopK dictionaries of growing size.
+        variational: A row per dictionary (`variational.variational_table`).
     """
 
     law: ScalingFit | None
     ranks: tuple[LayerRank, ...]
     norms: Mapping[str, QuasiOrthogonality]
+    leftover: Leftover | None = None
+    variational: pd.DataFrame | None = None
 
 
 def lacks_instruments(run: Path) -> bool:
@@ -70,23 +82,38 @@ def measure_instruments(run: Path, data: SiteData, size: Size) -> None:
     if not _path(run, "ranks").exists():
         found = layer_ranks(data.run, n_blocks=size.rank_blocks, seed=SEED)
         _write(run, "ranks", pd.DataFrame([vars(one) for one in found]))
-    if all(_path(run, name).exists() for name in ("law", "norms")):
-        return
-    made = _grid(data, size)
+    if not _path(run, "variational").exists():
+        arm = Arm(n_steps=min(VARIATIONAL_STEPS, size.planted_steps))
+        _write(run, "variational", variational_table(seeds=size.seeds, arm=arm))
+    if not all(_path(run, name).exists() for name in GRID):
+        _measure_grid(run, data, size)
+
+
+def _measure_grid(run: Path, data: SiteData, size: Size) -> None:
+    made, k = _grid(data, size), sorted(size.law_k)[len(size.law_k) // 2]
     _write(run, "law", _losses(made, data))
-    middle = made[_name(max(size.law_n), sorted(size.law_k)[len(size.law_k) // 2])]
-    _write(run, "norms", _norm_table(measure_quasi_orthogonality(middle, data.rows, seed=SEED)))
+    over_sizes = {n: made[_name(n, k)] for n in size.law_n}
+    _write(
+        run,
+        "norms",
+        _norm_table(measure_quasi_orthogonality(over_sizes[max(size.law_n)], data.rows, seed=SEED)),
+    )
+    for name, table in leftover_tables(measure_leftover(over_sizes, data.rows, seed=SEED)).items():
+        _write(run, name, table)
 
 
 def read_instruments(run: Path) -> Instruments:
     """What a comparison has measured so far. Status: the law's interval covers the scatter of its points only."""
-    law, ranks, norms = (_read(run, name) for name in NAMES)
+    law, ranks, norms, variational = (_read(run, name) for name in ("law", "ranks", "norms", "variational"))
+    left = {name: table for name in LEFT if (table := _read(run, name)) is not None}
     return Instruments(
         None if law is None else fit_scaling(law, seed=SEED),
         () if ranks is None else tuple(LayerRank(**row) for row in ranks.to_dict("records")),  # pyright: ignore
         {}
         if norms is None
         else {str(name): _norms(group) for name, group in norms.groupby("set", sort=False)},
+        read_leftover(left) if len(left) == len(LEFT) else None,
+        variational,
     )
 
 

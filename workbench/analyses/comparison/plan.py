@@ -202,6 +202,8 @@ def skip_reason(member: Member) -> str:
     if learner.architecture not in ARCHITECTURES:
         return f"architecture {learner.architecture!r} is not registered: no file in dictionaries/learners defines it"
     try:
+        if member.train_options.made_architecture.nonnegative and not member.site.nonnegative:
+            return "it takes no negative numbers, which this site's rows have: see the setting on neurons"
         lacking = [need for need in member.needs if need not in gives]
     except UserError as error:
         return str(error)

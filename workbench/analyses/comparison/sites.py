@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.errors import UserError, nearest
-from workbench.testbeds.planted import SETTINGS
+from workbench.testbeds.planted import SETTINGS, planted_setting
 
 LAYER, RESID = 2, "model.resid"
 HOOKS = {"resid": f"blocks.{LAYER}.hook_resid_post", "mlp": f"blocks.{LAYER}.hook_mlp_out"}
@@ -46,6 +46,11 @@ class Site:
     def is_control(self) -> bool:
         """Whether it is the control of another site."""
         return self.shuffled or self.kind == "random"
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether no row has a negative number."""
+        return self.kind == "planted" and planted_setting(self.setting, size="small").neurons > 0
 
     @property
     def folder(self) -> str:

@@ -71,6 +71,11 @@ class NMF(Factorisation):
     name: ClassVar[str] = "nmf"
     clip: bool = False
 
+    @property
+    def nonnegative(self) -> bool:
+        """Yes, unless they are clipped."""
+        return not self.clip
+
     def prepare(self, x: Float[Tensor, "row d"]) -> Float[Tensor, "row d"]:
         """The rows, clipped where that was asked for.
 
@@ -79,7 +84,7 @@ class NMF(Factorisation):
         """
         x = super().prepare(x)
         least = float(x.min())
-        if least < 0 and not self.clip:
+        if least < 0 and self.nonnegative:
             raise UserError(
                 f"architecture 'nmf' needs activations without negative numbers, and the least is {least:.3g}: capture "
                 "mlp.hook_post behind a ReLU, give settings={'clip': True} to set them to 0, or train 'semi_nmf', "
