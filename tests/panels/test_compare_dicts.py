@@ -134,6 +134,12 @@ def test_a_page_ships_every_threshold_and_cuts_the_lists(two: Path):
     assert state["most"] == 5
 
 
+def test_a_report_does_without_a_dictionary_compared_with_itself(two: Path):
+    assert CompareDicts.from_run(two).absent_from_reports() == ""
+    alone = CompareDicts.from_run(two, a="demo", b="demo")
+    assert alone.absent_from_reports().startswith("there is one dictionary, 'demo': train a second one")
+
+
 def test_a_comparison_is_cancelled_and_can_be_asked_again(two: Path, monkeypatch: pytest.MonkeyPatch):
     panel, said = CompareDicts.from_run(two), []
     ended = threading.Event()

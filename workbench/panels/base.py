@@ -110,6 +110,10 @@ class Panel(anywidget.AnyWidget):
         state = {name: copy.deepcopy(getattr(self, name)) for name in self.own_traits()}
         return {**state, "live": False, "shipped": self.ship(questions)}
 
+    def absent_from_reports(self) -> str:
+        """Why a report does without this panel; empty where it shows it."""
+        return ""
+
     def keep(self, **freeze: Any) -> None:
         """Keep in this panel's state what `freeze(**freeze)` ships, so that the saved notebook can be shared.
 

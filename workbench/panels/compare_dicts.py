@@ -193,6 +193,12 @@ class CompareDicts(Panel):
         asked += [("pair", {"a": self.a, "b": self.b, "first": i, "second": j}) for i, j in chosen]
         return {**super().freeze([*questions, *asked]), "most": most_pairs, "cards": chosen}
 
+    def absent_from_reports(self) -> str:
+        """Why a report does without it: a dictionary compared with itself says nothing."""
+        if self.a != self.b:
+            return ""
+        return f"there is one dictionary, {self.a!r}: train a second one, for instance with a sweep, and build again"
+
     def _first_pairs(self, n: int) -> list[list[int]]:
         """The first `n` pairs of each list."""
         found = self._cosines(self.a, self.b)[""]

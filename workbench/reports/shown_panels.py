@@ -109,8 +109,8 @@ def _frozen(shown: Shown, session: RunSession, features: list[int], task: str) -
     options = {"task": task} if shown.task and task else {}
     place = Place(shown.title, shown.claim, f"shown-{cls.panel.replace('_', '-')}")
     panel = cls.from_run(session, **options)
-    if panel.problem:
-        return replace(place, absent=_without_paths(panel.problem, session))
+    if problem := panel.problem or panel.absent_from_reports():
+        return replace(place, absent=_without_paths(problem, session))
     try:
         state = panel.freeze(**shown.freeze(features))
     except (UserError, OSError) as error:
