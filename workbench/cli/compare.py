@@ -9,7 +9,17 @@ from workbench.errors import UserError
 
 HELP = "compare dictionary learners on planted data and the embedded model"
 RUN = Path("runs/compare")
-FLAGS = ("--run", "--size", "--learners", "--sites", "--seeds", "--check-seeds", "--plan", "--help")
+FLAGS = (
+    "--run",
+    "--size",
+    "--learners",
+    "--sites",
+    "--seeds",
+    "--check-seeds",
+    "--workers",
+    "--plan",
+    "--help",
+)
 
 
 def compare_command(rest: list[str]) -> int:
@@ -26,6 +36,7 @@ def compare_command(rest: list[str]) -> int:
         nargs="*",
         help="seeds of the methods' checks, none for no checks [default: the size's]",
     )
+    add("--workers", type=int, help="processes that share the sites [default: one per core]")
     add("--plan", action="store_true", help="only say what would be trained, and what is left out and why")
     check_flags(rest, FLAGS, parser.prog)
     given = parser.parse_args(rest)
@@ -36,7 +47,8 @@ def compare_command(rest: list[str]) -> int:
     from workbench.analyses.comparison import compare
     from workbench.reports.comparison_page import write_comparison
 
-    compare(given.run, size=given.size, check_seeds=_numbers("check-seeds", given.check_seeds), **options)
+    checked = _numbers("check-seeds", given.check_seeds)
+    compare(given.run, size=given.size, check_seeds=checked, workers=given.workers, **options)
     print(write_comparison(given.run))
     return 0
 

@@ -148,7 +148,7 @@ def test_ctrl_c_goes_on_where_it_stopped(tmp_path: Path, tiny: str, monkeypatch:
 
     options: dict[str, Any] = {
         "size": tiny, "learners": ["topk"], "sites": ["planted.zipf", "planted.absorbed"], "check_seeds": [],
-        "say": len,
+        "workers": 1, "say": len,
     }  # fmt: skip
     whole = compare(tmp_path / "whole", **options)
     trained: list[str] = []

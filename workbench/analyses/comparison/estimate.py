@@ -34,26 +34,28 @@ class Estimate:
         measure_cpu_s: CPU seconds of all measurements.
         n_members: Dictionaries.
         unknown: Learners of unknown duration.
-        n_cores: Cores that share the trainings; measurements are one after the other.
+        longest_cpu_s: Of the sites in one folder, which one process works on.
+        n_workers: Processes that share the sites.
     """
 
     train_cpu_s: float
     measure_cpu_s: float
     n_members: int
     unknown: tuple[str, ...]
-    n_cores: int
+    longest_cpu_s: float
+    n_workers: int
 
     @property
     def seconds(self) -> float:
         """Of the clock, on a machine that does nothing else."""
-        return self.train_cpu_s / self.n_cores + self.measure_cpu_s
+        return max((self.train_cpu_s + self.measure_cpu_s) / self.n_workers, self.longest_cpu_s)
 
     @property
     def sentence(self) -> str:
         """For a person who waits."""
         without = f", without the time of {', '.join(self.unknown)}" if self.unknown else ""
         return (
-            f"{self.n_members} dictionaries, about {seconds_text(self.seconds)} on {self.n_cores} cores "
+            f"{self.n_members} dictionaries, about {seconds_text(self.seconds)} on {self.n_workers} cores "
             f"({seconds_text(self.train_cpu_s)} of training and {seconds_text(self.measure_cpu_s)} of measuring on "
             f"one core){without}; Ctrl-C stops, the same command goes on"
         )
@@ -82,15 +84,13 @@ def measuring_s(data: SiteData) -> float:
     return time.process_time() - began
 
 
-def estimate(
-    members: Sequence[Member], data: Mapping[str, SiteData], *, n_cores: int | None = None
-) -> Estimate:
+def estimate(members: Sequence[Member], data: Mapping[str, SiteData], *, n_workers: int = 1) -> Estimate:
     """The estimate for the members that are left.
 
     Args:
         members: What is left.
         data: For each kind of site ("planted", "model", "random") the data of one that stands for all.
-        n_cores: Cores; by default torch's threads.
+        n_workers: Processes that share the sites.
     """
     steps: dict[tuple[str, str], Speed] = {}
     measuring = {kind: measuring_s(one) for kind, one in data.items()}
@@ -101,12 +101,17 @@ def estimate(
             progress.advance()
     train = [_seconds(steps[member.learner.name, member.site.kind], member) for member in members]
     unknown = dict.fromkeys(one.learner.name for one, s in zip(members, train, strict=True) if s != s)
+    folders: dict[str, float] = {}
+    for member, seconds in zip(members, train, strict=True):
+        own = measuring[member.site.kind] + (seconds if seconds == seconds else 0.0)
+        folders[member.site.folder] = folders.get(member.site.folder, 0.0) + own
     return Estimate(
         train_cpu_s=sum(s for s in train if s == s),
         measure_cpu_s=sum(measuring[member.site.kind] for member in members),
         n_members=len(members),
         unknown=tuple(unknown),
-        n_cores=n_cores or torch.get_num_threads(),
+        longest_cpu_s=max(folders.values(), default=0.0),
+        n_workers=n_workers,
     )
 
 

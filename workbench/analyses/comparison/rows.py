@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from workbench.analyses.checks import Check, Claim, check, checks
 from workbench.artifacts import atomic_file, sha256_file
@@ -64,7 +65,7 @@ def run_checks(
     n_workers = workers or min(len(todo), os.cpu_count() or 1)
     with (
         Progress(len(todo), "checking methods", "checks") as progress,
-        ProcessPoolExecutor(n_workers, context) as pool,
+        ProcessPoolExecutor(n_workers, context, torch.set_num_threads, (1,)) as pool,
     ):
         waiting = {pool.submit(claims_of, name, seed, size): (name, seed) for name, seed in todo}
         for future in as_completed(waiting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from workbench.analyses.comparison.data import SiteData
 from workbench.analyses.comparison.measure import random_of
@@ -15,6 +16,17 @@ from workbench.errors import UserError
 from workbench.evaluation.usage import measure_usage
 
 FIGURE = "stability_cosine"
+
+
+def lacks_stability(results: Results, members: Sequence[Member]) -> bool:
+    """Whether members that were trained with several seeds, all of them measured, are without their figure."""
+    if len({member.seed for member in members}) < 2:
+        return False
+    table: Any = results.table
+    known = table["identity"].isin([member.identity for member in members])
+    own = table[known & (table["set"] == "trained") & (table["status"] == "measured")]
+    seeds = own.groupby(["learner", "k"])["seed"].transform("nunique")
+    return bool(own[seeds > 1][FIGURE].isna().any())
 
 
 def add_stability(results: Results, data: SiteData, members: Sequence[Member]) -> None:
