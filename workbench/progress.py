@@ -111,7 +111,8 @@ class Progress:
         rate = self.rate
         left = "unknown time" if self.seconds_left is None else seconds_text(self.seconds_left)
         share = 100 * self.done / self.total if self.total else 100
-        text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f}%), {rate:,.0f} {self.unit}/s"
+        speed = f"{rate:,.0f}" if rate >= 10 or rate == 0 else f"{rate:.2g}"
+        text = f"{self.label}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f}%), {speed} {self.unit}/s"
         return f"{text}, {left} left" + (f", {note}" if note else "")
 
     def __enter__(self) -> Progress:

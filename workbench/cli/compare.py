@@ -27,7 +27,11 @@ def compare_command(rest: list[str]) -> int:
     parser = Parser(prog="workbench compare", description=HELP, allow_abbrev=False)
     add = parser.add_argument
     add("--run", type=Path, default=RUN, help=f"run folder [default: {RUN}]")
-    add("--size", default="smoke", help="smoke (about a minute) or full (up to two hours) [default: smoke]")
+    add(
+        "--size",
+        default="smoke",
+        help="smoke (a few minutes) or full (up to two hours on two cores) [default: smoke]",
+    )
     add("--learners", nargs="+", help="names of learners [default: all that are registered]")
     add("--sites", nargs="+", help="names of sites [default: all of the size]")
     add("--seeds", nargs="+", help="training seeds [default: those of the size]")

@@ -1,4 +1,4 @@
-"""A comparison of smoke size, made once: two learners, two planted sites, one of the model, two seeds."""
+"""A comparison of smoke size, made once in a process without run-time type checks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.analyses.comparison.smoke import make
 from workbench.analyses.comparison.reading import Compared, read_comparison
-
-LEARNERS = ["topk", "batch_topk"]
-SITES = ["planted.zipf", "planted.zipf.shuffled", "planted.hierarchical", "model.resid"]
-
-
-def make(run: Path) -> None:
-    """The comparison, in a process without run-time type checks."""
-    from workbench.analyses.comparison import compare
-
-    compare(run, size="smoke", learners=LEARNERS, sites=SITES, check_seeds=[])
 
 
 @pytest.fixture(scope="session")

@@ -130,7 +130,9 @@ def _measure(
             progress.advance(found.n_members, found.note)
 
         if n_workers > 1:
-            groups_elsewhere(run, todo, workers=n_workers, take=take)
+            groups_elsewhere(
+                run, todo, workers=n_workers, take=take, tell=lambda text: progress.advance(0, text)
+            )
             return
         for found in groups_here(run, todo, models):
             take(found)

@@ -65,7 +65,9 @@ class Size:
     check_seeds: tuple[int, ...]
 
 
-_CONTROLS = (
+_NOT_IN_SMOKE = (
+    "planted.correlated",
+    "planted.absorbed",
     "planted.correlated.shuffled",
     "planted.hierarchical.shuffled",
     "planted.absorbed.shuffled",
@@ -76,9 +78,9 @@ SIZES: Mapping[str, Size] = {
     size.name: size
     for size in (
         Size(
-            name="smoke", planted="small", planted_rows=8192, planted_steps=120, planted_batch=128, planted_lr=2e-2,
+            name="smoke", planted="small", planted_rows=8192, planted_steps=80, planted_batch=128, planted_lr=2e-2,
             model_rows=6_000, model_steps=40, model_batch=256, model_d_sae=192, model_k=8, frontier_k=(),
-            left_out=_CONTROLS,
+            left_out=_NOT_IN_SMOKE,
             n_ctx=64, n_blocks=6, n_measured_rows=2048, n_texts=80, seeds=(0, 1),
             law_n=(48, 96, 192), law_k=(2, 4, 8), rank_blocks=4, check_seeds=(),
         ),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
@@ -23,9 +24,9 @@ from workbench.analyses.comparison.group import Found, site_groups
 from workbench.analyses.comparison.plan import Member
 from workbench.dictionaries import ARCHITECTURES
 from workbench.errors import UserError
-from workbench.progress import listening
+from workbench.progress import Progress, listening
 
-LISTEN_S = 0.2
+LISTEN_S, TELL_S = 0.2, 5.0
 LONGEST_FIRST = ("model", "random")
 _HERE: dict[str, Any] = {}
 
@@ -51,7 +52,12 @@ def groups_here(run: Path, members: Sequence[Member], models: Models) -> Iterato
 
 
 def groups_elsewhere(
-    run: Path, members: Sequence[Member], *, workers: int, take: Callable[[Found], None]
+    run: Path,
+    members: Sequence[Member],
+    *,
+    workers: int,
+    take: Callable[[Found], None],
+    tell: Callable[[str], None],
 ) -> None:
     """Share the members out and take what comes back, in the order in which it is measured.
 
@@ -59,27 +65,29 @@ def groups_elsewhere(
         run: Run folder of the comparison.
         members: Of several folders.
         workers: Processes; the cores are divided among them.
-        take: Called in this process.
+        take: Called with what came back, in this process.
+        tell: Called every few seconds with what a process is doing.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the processes have written their checkpoints.
     """
     context = multiprocessing.get_context("spawn")
     posted, stop = context.SimpleQueue(), context.Event()
+    hear = {Found: take, str: tell}
     threads = max(1, torch.get_num_threads() // workers)
     with ProcessPoolExecutor(workers, context, _begin, (posted, stop, threads)) as pool:
         waiting: set[Future[None]] = {pool.submit(_work, run, own) for own in folders_of(members)}
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=LISTEN_S, return_when=FIRST_COMPLETED)
-                _drain(posted, take)
+                _drain(posted, hear)
                 for one in done:
                     _end(one)
         except BaseException:
             stop.set()
             for one in waiting:
                 one.cancel()
-            _drain_until_done(posted, take, waiting)
+            _drain_until_done(posted, hear, waiting)
             raise
 
 
@@ -94,33 +102,43 @@ def _end(work: Future[None]) -> None:
         ) from error
 
 
-def _drain(posted: Any, take: Callable[[Found], None]) -> None:
+def _drain(posted: Any, hear: Mapping[type, Callable[[Any], None]]) -> None:
     while not posted.empty():
-        take(posted.get())
+        found = posted.get()
+        hear[type(found)](found)
 
 
-def _drain_until_done(posted: Any, take: Callable[[Found], None], waiting: set[Future[None]]) -> None:
+def _drain_until_done(
+    posted: Any, hear: Mapping[type, Callable[[Any], None]], waiting: set[Future[None]]
+) -> None:
     """Take what is still sent: a process that cannot send cannot end."""
     while waiting:
         _, waiting = wait(waiting, timeout=LISTEN_S)
-        _drain(posted, take)
+        _drain(posted, hear)
 
 
 def _begin(posted: Any, stop: Any, threads: int) -> None:
     """Make a process ready."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
-    _HERE.update(posted=posted, stop=stop)
+    _HERE.update(posted=posted, stop=stop, told=time.monotonic())
 
 
 def _work(run: Path, members: Sequence[Member]) -> None:
     """Train and measure the members of one folder, and send what they come to."""
+    _HERE["folder"] = members[0].site.folder
     with listening(_heed):
         for found in groups_here(run, members, Models(members[0].size)):
             _HERE["posted"].put(found)
 
 
-def _heed(progress: object, note: str) -> None:
-    """End where the caller was interrupted; lines of progress are the caller's."""
+def _heed(progress: Progress, note: str) -> None:
+    """End where the caller was interrupted, and say now and then what is being done: lines are the caller's."""
     if _HERE["stop"].is_set():
         raise KeyboardInterrupt
+    now = time.monotonic()
+    if now - _HERE["told"] >= TELL_S:
+        _HERE["told"] = now
+        _HERE["posted"].put(
+            f"{_HERE['folder']}: {progress.label}, {progress.done / max(progress.total, 1):.0%}"
+        )
