@@ -17,9 +17,10 @@ from workbench.analyses.comparison.rows import METHODS
 from workbench.analyses.comparison.sizes import SIZES
 from workbench.artifacts import write_json
 from workbench.errors import UserError
-from workbench.reports.comparison_charts import CONTROL, RANDOM, TRAINED, dots_chart, frontier_points, points
+from workbench.reports.comparison_charts import CONTROL, RANDOM, TRAINED, dots_chart, points
 from workbench.reports.comparison_headline import comparison_headline
 from workbench.reports.comparison_page import comparison_html, write_comparison
+from workbench.reports.frontier_chart import frontier_points
 
 SITES = ["planted.zipf", "planted.zipf.shuffled", "planted.absorbed", "model.resid", "random.resid"]
 HOSTILE = "<script>alert(1)</script>"

@@ -1,4 +1,4 @@
-"""Charts of a comparison of dictionary learners: the frontier, and every figure beside its controls.
+"""Charts of a comparison of dictionary learners: every figure beside its controls.
 
 Three kinds of mark, told apart by shape as well as by colour: trained (circle), random directions (diamond), trained
 where there is nothing to find (triangle: permuted columns, or a model with random weights). Bars are 95% intervals
@@ -54,10 +54,10 @@ def _values(table: Any, figure: str) -> pd.DataFrame:
     return table[["learner", *columns]].rename(columns=columns)
 
 
-def _marks(kinds: list[str]) -> dict[str, Any]:
+def marks(kinds: list[str]) -> dict[str, Any]:
     """Shape and colour of the kinds that there are, each with its place in the one legend."""
     shapes = [SHAPES[KINDS.index(kind)] for kind in kinds]
-    legend = alt.Legend(orient="top", title=None)
+    legend = alt.Legend(orient="top", direction="vertical", title=None)
     return {
         "shape": alt.Shape("kind:N", sort=kinds, scale=alt.Scale(domain=kinds, range=shapes), legend=legend),
         "color": alt.Color("kind:N", sort=kinds, scale=alt.Scale(domain=kinds), legend=legend),
@@ -87,10 +87,10 @@ def dots_figure(shown: pd.DataFrame, figure: str) -> Any:
         x=alt.X("value_low:Q", title=FIGURES[figure].title),
         x2="value_high:Q",
         y=y,
-        color=_marks(kinds)["color"],
+        color=marks(kinds)["color"],
     )
     return bars + base.mark_point(filled=True, size=55, opacity=0.9).encode(
-        x=x, y=y, tooltip=tips, **_marks(kinds)
+        x=x, y=y, tooltip=tips, **marks(kinds)
     )
 
 
@@ -129,80 +129,4 @@ def dots_chart(compared: Compared, site: str, figure: str) -> Chart | None:
         height=height,
         text=text,
         table=shown,
-    )
-
-
-def frontier_points(compared: Compared, site: str, figure: str) -> pd.DataFrame:
-    """One row per learner, k and kind: L0 and a figure, each with its interval."""
-    table: Any = compared.summary
-    own = table[(table["site"] == site)].dropna(subset=[figure, "l0"])
-    ends = ("", "_low", "_high")
-    columns = {
-        f"{name}{end}": f"{short}{end}" for name, short in ((figure, "value"), ("l0", "l0")) for end in ends
-    }
-    found = own[["learner", "k", "set", *columns]].rename(columns=columns)
-    return found.assign(kind=found.pop("set").map({"trained": TRAINED, "random": RANDOM}))
-
-
-def frontier_figure(shown: pd.DataFrame, figure: str) -> Any:
-    """Fidelity against L0: a line per learner through its sparsities, intervals over seeds in both directions.
-
-    Args:
-        shown: As `frontier_points` makes it, at least one row.
-        figure: In `figures.FIGURES`.
-    """
-    kinds = [kind for kind in KINDS if kind in set(shown["kind"])]
-    kind = "log" if figure in LOGARITHMIC and bool((shown["value"] > 0).all()) else "linear"
-    drawn = _drawable(shown, kind)
-    drawn = drawn.assign(l0_low=drawn["l0_low"].where(drawn["l0_low"] > 0, drawn["l0"] / 2))
-    x = alt.X("l0:Q", title="latents per row (L0)", scale=alt.Scale(type="log", nice=False, padding=12))
-    y = alt.Y("value:Q", title=FIGURES[figure].title, scale=_scale(kind, padding=8))
-    tips = [
-        "learner:N",
-        "kind:N",
-        "k:Q",
-        *(alt.Tooltip(f"{name}:Q", format=".4g") for name in ("l0", "value", "value_low", "value_high")),
-    ]
-    base, own = alt.Chart(drawn), alt.Chart(drawn[drawn["kind"] == TRAINED])
-    across = base.mark_rule(opacity=0.35).encode(
-        x=alt.X("l0_low:Q", title="latents per row (L0)"), x2="l0_high:Q", y=y, color=_marks(kinds)["color"]
-    )
-    up = base.mark_rule(opacity=0.35).encode(
-        x=x,
-        y=alt.Y("value_low:Q", title=FIGURES[figure].title),
-        y2="value_high:Q",
-        color=_marks(kinds)["color"],
-    )
-    lines = own.mark_line(opacity=0.3, strokeWidth=1).encode(
-        x=x, y=y, detail="learner:N", color=_marks(kinds)["color"]
-    )
-    own_rows: Any = drawn[drawn["kind"] == TRAINED]
-    sparsest = own_rows.sort_values("l0").groupby("learner").head(1)
-    names = alt.Chart(sparsest).mark_text(align="left", dx=6, dy=-5, fontSize=10)
-    names = names.encode(x=x, y=y, text="learner:N", color=_marks(kinds)["color"])
-    dots = base.mark_point(filled=True, size=55, opacity=0.9).encode(x=x, y=y, tooltip=tips, **_marks(kinds))
-    return across + up + lines + dots + names
-
-
-def frontier_chart(compared: Compared, site: str, figure: str) -> Chart | None:
-    """The frontier of a site; None where nothing was measured."""
-    shown = frontier_points(compared, site, figure)
-    if shown.empty:
-        return None
-    title = f"{site}: {FIGURES[figure].title} against L0"
-    trained: Any = shown[shown["kind"] == TRAINED]
-    least, most = (number_text(float(end)) for end in (trained["l0"].min(), trained["l0"].max()))
-    better = "lower" if FIGURES[figure].better < 0 else "higher"
-    text = (
-        f"{trained['learner'].nunique()} learners, L0 from {least} to {most}. Two learners compare only at one L0: "
-        f"{better} and further left is better. Diamonds are random dictionaries of the same size and L0."
-    )
-    return make_chart(
-        f"frontier-{site}-{figure}",
-        title,
-        frontier_figure(shown, figure),
-        height=460,
-        text=text,
-        table=shown,
-        wide=True,
     )

@@ -17,10 +17,11 @@ from workbench.analyses.comparison.sites import SITES
 from workbench.artifacts import atomic_file
 from workbench.intervals import Estimate
 from workbench.reports.charts import Chart
-from workbench.reports.comparison_charts import dots_chart, frontier_chart
+from workbench.reports.comparison_charts import dots_chart
 from workbench.reports.comparison_headline import RESID, comparison_headline, planted_sites
 from workbench.reports.comparison_instruments import instrument_charts, variational_summary
 from workbench.reports.format import estimate_text, number_text
+from workbench.reports.frontier_chart import frontier_chart
 from workbench.reports.html import render_page
 from workbench.reports.report import workbench_version
 from workbench.reports.tables import Table, frame_table, make_table

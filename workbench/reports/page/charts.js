@@ -31,6 +31,7 @@
       rect: { color: category[0] },
       point: { color: category[0] },
       rule: { color: soft },
+      text: { color: ink },
     };
   };
 
