@@ -17,6 +17,7 @@ from workbench.analyses.comparison.sizes import SIZES
 from workbench.analyses.comparison.workers import can_be_sent, folders_of
 from workbench.dictionaries.learners.topk import TopK
 from workbench.dictionaries.registry import ARCHITECTURES, register
+from workbench.errors import UserError
 
 TIMED = [name for name in FIGURES if name.endswith("_per_cpu_s")]
 
@@ -28,6 +29,12 @@ def test_what_shares_a_folder_stays_together_and_the_longest_come_first() -> Non
     assert {member.site.name for member in folders[0]} == {"model.resid", "model.mlp"}
     assert sum(map(len, folders)) == len(members)
     assert len({own[0].site.folder for own in folders}) == len(folders)
+
+
+def test_fewer_than_one_process_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="workers 0 is not at least 1"):
+        compare(tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_learner_that_was_registered_by_hand_stays_in_this_process() -> None:

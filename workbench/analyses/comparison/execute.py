@@ -64,13 +64,15 @@ def compare(
         The results, columns `results.COLUMNS`; members of earlier calls are in it too.
 
     Raises:
-        UserError: a name is not known, or the folder holds a comparison of another size.
+        UserError: a name is not known, workers are fewer than 1, or the folder holds a comparison of another size.
         KeyboardInterrupt: Ctrl-C; the same call goes on.
 
     Status: exact for these seeds and rows; the checks of the methods have their own status.
     """
     chosen = find_size(size)
     plan = make_plan(chosen, learners=learners, sites=sites, seeds=seeds)
+    if workers is not None and workers < 1:
+        raise UserError(f"workers {workers} is not at least 1: leave it out for one per core")
     checked = chosen.check_seeds if check_seeds is None else tuple(check_seeds)
     _claim_folder(run, plan, checked)
     results, models = Results(run), Models(chosen)

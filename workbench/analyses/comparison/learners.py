@@ -60,7 +60,7 @@ LEARNERS: tuple[Learner, ...] = (
     _line("multi_topk", 1, "topk", settings={"multi": 4}),
     _line("k_sparse", 1),
     _line("batch_topk", BASELINE),
-    _line("matryoshka", BASELINE, settings={"groups": [0.2, 0.2, 0.6]}),
+    _line("matryoshka", BASELINE, settings={"groups": (0.2, 0.2, 0.6)}),
     _line("gated", BASELINE),
     _line("jumprelu", BASELINE),
     _line("p_anneal", BASELINE),
