@@ -163,7 +163,7 @@ def test_broken_learners_are_caught_and_do_not_keep_others_from_being_compared(
 
 
 def test_ctrl_c_goes_on_where_it_stopped(tmp_path: Path, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.analyses.comparison import execute
+    from workbench.analyses.comparison import group
 
     options: dict[str, Any] = {
         "size": tiny, "learners": ["topk"], "sites": ["planted.zipf", "planted.absorbed"], "check_seeds": [],
@@ -171,7 +171,7 @@ def test_ctrl_c_goes_on_where_it_stopped(tmp_path: Path, tiny: str, monkeypatch:
     }  # fmt: skip
     whole = compare(tmp_path / "whole", **options)
     trained: list[str] = []
-    real: Callable[..., Any] = execute.train_members
+    real: Callable[..., Any] = group.train_members
 
     def counted(members, data):
         trained.append(f"{data.site.name}-{members[0].seed}")
@@ -179,7 +179,7 @@ def test_ctrl_c_goes_on_where_it_stopped(tmp_path: Path, tiny: str, monkeypatch:
             raise KeyboardInterrupt
         return real(members, data)
 
-    monkeypatch.setattr(execute, "train_members", counted)
+    monkeypatch.setattr(group, "train_members", counted)
     with pytest.raises(KeyboardInterrupt):
         compare(tmp_path / "cut", **options)
     assert len(read_comparison(tmp_path / "cut").table) == 4
