@@ -84,7 +84,7 @@ def test_a_learner_that_loses_is_named(run: Path) -> None:
 def test_the_page_has_every_method_and_says_what_is_left_out(compared: Compared) -> None:
     html = comparison_html(compared)
     assert all(f"{row}. {name}" in html for row, name in METHODS.items())
-    assert html.count("– missing") == 18
+    assert html.count("– not run") == 18
     assert "the loss is not finite" in html
     assert HOSTILE not in html
     assert "&lt;script&gt;alert(1)" in html

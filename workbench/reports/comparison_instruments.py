@@ -81,4 +81,6 @@ def variational_summary(table: pd.DataFrame) -> Table:
 
 
 def _spread(values: Any) -> str:
+    if not values.notna().all():
+        return "–"
     return f"{values.mean():.3f} [{values.min():.3f}, {values.max():.3f}]"

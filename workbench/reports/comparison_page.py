@@ -12,7 +12,6 @@ from typing import Any
 from workbench.analyses.comparison.figures import FIGURES
 from workbench.analyses.comparison.learners import known_learners
 from workbench.analyses.comparison.reading import Compared, lost_to_random, read_comparison
-from workbench.analyses.comparison.rows import BROKEN, FAILED, HOLDS, MISSING, SHORT
 from workbench.analyses.comparison.sites import SITES
 from workbench.artifacts import atomic_file
 from workbench.intervals import Estimate
@@ -20,7 +19,8 @@ from workbench.reports.charts import Chart
 from workbench.reports.comparison_charts import dots_chart
 from workbench.reports.comparison_headline import RESID, comparison_headline, planted_sites
 from workbench.reports.comparison_instruments import instrument_charts, variational_summary
-from workbench.reports.format import estimate_text, number_text
+from workbench.reports.comparison_methods import methods
+from workbench.reports.format import estimate_text
 from workbench.reports.frontier_chart import frontier_chart
 from workbench.reports.html import render_page
 from workbench.reports.report import workbench_version
@@ -38,9 +38,6 @@ MODEL_FIGURES = ("fvu", "l0", "dead_frac", "ce_recovered_frac", "kl_recovered_fr
                  "probe5_accuracy_frac", "probe5_shuffled_frac", "stability_cosine")  # fmt: skip
 SHOWN_FIGURES = ("ce_recovered_frac", "probe1_accuracy_frac", "stability_cosine")
 SPEED_FIGURES = ("train_tokens_per_cpu_s", "encode_tokens_per_cpu_s")
-MARKS = {
-    HOLDS: ("holds", "✓"), SHORT: ("idle", "○"), BROKEN: ("fails", "✗"), FAILED: ("fails", "✗"), MISSING: ("idle", "–"),
-}  # fmt: skip
 
 
 def write_comparison(run: Path) -> Path:
@@ -79,7 +76,7 @@ def comparison_html(compared: Compared) -> str:
     }  # fmt: skip
     context = {
         "head": comparison_headline(compared), "run_name": compared.run.name, "version": workbench_version(),
-        "contents": CONTENTS, "charts": groups, "methods": [_method(row) for row in compared.rows.to_dict("records")],
+        "contents": CONTENTS, "charts": groups, "methods": methods(compared.rows),
         "tables": _tables(compared), "lost": _lost_table(compared), "left_out": _left_out(compared),
         "facts_of_run": _facts(compared), "command": _command(compared),
     }  # fmt: skip
@@ -132,19 +129,6 @@ def site_table(compared: Compared, site: str, figures: tuple[str, ...]) -> Table
 def _cell(row: dict[str, Any], name: str) -> str:
     unit = "fraction" if name.endswith("_frac") else ""
     return estimate_text(Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"]), unit)
-
-
-def _method(row: dict[str, Any]) -> dict[str, Any]:
-    """A claim of a method as the cells of its line."""
-    style, mark = MARKS[row["verdict"]]
-    spread = f" [{number_text(row['lowest'])}, {number_text(row['highest'])}]" if row["n_seeds"] > 1 else ""
-    control = (
-        f"{number_text(row['control'])} {row['control_is']}" if row["control"] == row["control"] else "–"
-    )
-    return {
-        **row, "style": style, "mark": mark, "control_text": control.strip(),
-        "figure_text": f"{number_text(row['figure'])}{spread} {row['unit']}".strip(),
-    }  # fmt: skip
 
 
 def _lost_table(compared: Compared) -> Table:

@@ -28,14 +28,14 @@ COSTS = {
 
 
 def split_table(splits: Mapping[str, ErrorSplit]) -> pd.DataFrame:
-    """Unexplained variance of each dictionary in its two parts: dictionary, part, fvu, r2_error, r2_norm."""
+    """Unexplained variance of each dictionary in its two parts: dictionary, part, its place, fvu, R^2."""
     rows = [
         {
-            "dictionary": name, "part": LABELS[part], "fvu": getattr(split, f"fvu_{part}"),
+            "dictionary": name, "part": LABELS[part], "place": place, "fvu": getattr(split, f"fvu_{part}"),
             "r2_error": split.r2_error, "r2_norm": split.r2_norm, "shuffled_r2": split.shuffled_r2,
         }
         for name, split in splits.items()
-        for part in LABELS
+        for place, part in enumerate(LABELS)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -55,9 +55,9 @@ def split_chart(splits: Mapping[str, ErrorSplit]) -> alt.Chart:
             x=alt.X("fvu:Q", title="unexplained share of the variance, held-out rows"),
             y=alt.Y("dictionary:N", title=None, sort=list(splits)),
             color=alt.Color("part:N", title="error", sort=list(LABELS.values())),
-            stroke=alt.value("black"),
-            strokeDash=alt.StrokeDash("part:N", title="error", sort=list(LABELS.values())),
-            order=alt.Order("part:N"),
+            stroke=alt.value("gray"),
+            strokeDash=alt.StrokeDash("part:N", sort=list(LABELS.values()), legend=None),
+            order=alt.Order("place:Q"),
             tooltip=["dictionary", "part", *_numbers("fvu", "r2_error", "r2_norm", "shuffled_r2")],
         )
     )
@@ -108,9 +108,10 @@ def norm_chart(
     log = alt.Scale(type="log", nice=False)
     x = alt.X("small:Q", title="norm of the error, smaller dictionary", scale=log)
     y = alt.Y("large:Q", title="norm of the error, larger dictionary", scale=log)
-    points = alt.Chart(table, title=title).mark_point(size=8, opacity=0.35).encode(x=x, y=y)
+    points = alt.Chart(table).mark_point(size=8, opacity=0.35).encode(x=x, y=y)
     equal = pd.DataFrame({"small": ends, "large": ends})
-    return points + alt.Chart(equal).mark_line(strokeDash=[4, 4], color="gray").encode(x=x, y=y)
+    line = alt.Chart(equal).mark_line(strokeDash=[4, 4], color="gray").encode(x=x, y=y)
+    return (points + line).properties(title=title)
 
 
 def _numbers(*names: str) -> list[Any]:

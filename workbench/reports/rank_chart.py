@@ -15,7 +15,7 @@ from workbench.evaluation.effective_rank import LayerRank
 from workbench.reports.charts import Chart, make_chart
 
 MEASURES = {
-    "components_frac": ("components_frac", "components for 99% of the variance, share of the width"),
+    "components_frac": ("components_frac", "components for 99%, share of the width"),
     "entropy_frac": ("entropy_frac", "entropy rank, share of the width"),
 }
 
@@ -57,4 +57,4 @@ def rank_chart(ranks: Sequence[LayerRank]) -> Chart:
     text = f"Share of directions that hold 99% of the variance, over layers: {'; '.join(parts)}."
     shown: Any = table[["model", "kind", "layer", "width", "n_components", "entropy_rank"]]
     name, title = "effective-rank", "Effective rank over layers"
-    return make_chart(name, title, rank_figure(ranks), height=260, text=text, table=shown, wide=True)
+    return make_chart(name, title, rank_figure(ranks), height=300, text=text, table=shown, wide=True)
