@@ -68,6 +68,8 @@ def test_the_answer_is_three_sentences_with_the_figures(compared: Compared) -> N
     )
     assert head.answer.endswith("No check of a method has a figure at this size.")
     assert head.verdict == "3 of 3 learners beat their random dictionary on every figure"
+    assert "(matched cosine 0.905, 0.905 where the model's weights are random)" in head.answer
+    assert head.tiles[2].control.endswith("; 0.905, trained where the model's weights are random")
     assert [tile.value for tile in head.tiles] == ["90.5%", "90.5%", "0.905"]
 
 

@@ -13,6 +13,7 @@ from workbench.analyses.comparison.reading import Compared, lost_to_random, near
 from workbench.analyses.comparison.rows import BROKEN, FAILED, HOLDS, MISSING, SHORT
 from workbench.analyses.comparison.sites import RESID, SITES
 from workbench.intervals import Estimate
+from workbench.reports.comparison_charts import control_of
 from workbench.reports.format import estimate_text, interval_text, number_text, value_text
 from workbench.reports.headline import Headline, Tile
 
@@ -86,7 +87,11 @@ def model_sentence(compared: Compared) -> str:
     again = ""
     if steady:
         name, cosine = next((name, number_text(one.value)) for name, one in steady.items())
-        again = f"; {name} finds most of its directions again with another seed (matched cosine {cosine})"
+        untrained = _on_control(compared, "stability_cosine", name)
+        beside = f", {number_text(untrained.value)} where the model's weights are random" if untrained else ""
+        again = (
+            f"; {name} finds most of its directions again with another seed (matched cosine {cosine}{beside})"
+        )
     return (
         f"Of the {len(kept)} learners that spend about {k} latents per row in the residual stream {first} "
         f"recovers most of the loss ({estimate_text(kept[first], 'fraction')}) and {last} least "
@@ -127,6 +132,11 @@ def _tiles(compared: Compared) -> tuple[Tile, ...]:
     return tuple(tile for tile in made if tile is not None)
 
 
+def _on_control(compared: Compared, figure: str, learner: str) -> Estimate | None:
+    """A learner's figure in the residual stream of the model with random weights, where it has one."""
+    return over_sites(compared, figure, [control_of(RESID)]).get(learner)
+
+
 def _tile(
     compared: Compared, figure: str, sites: list[str], what: str, *, equal: bool = False
 ) -> Tile | None:
@@ -141,4 +151,6 @@ def _tile(
     unit = "fraction" if FIGURES[figure].name.endswith("_frac") else ""
     chance = over_sites(compared, figure, sites, kind="random").get(name)
     control = f"{estimate_text(chance, unit)}, its random directions" if chance else "none"
+    if sites == [RESID] and (untrained := _on_control(compared, figure, name)):
+        control += f"; {value_text(untrained.value, unit)}, trained where the model's weights are random"
     return Tile(value_text(one.value, unit), interval_text(one, unit), f"{what} {name}", control)

@@ -47,7 +47,8 @@ def _shortfall(claim: dict[str, Any]) -> str:
     """What does not hold, with its figure and what it should have been."""
     if claim["verdict"] == FAILED:
         return f"{claim['claim']}: {claim['note']}"
-    return f"{claim['claim']}: {number_text(claim['figure'])}, limit {claim['limit']}"
+    says = claim["claim"].rstrip(".")
+    return f"{says}: {number_text(claim['figure'])}, limit {claim['limit']}"
 
 
 def _claim(claim: dict[str, Any]) -> dict[str, Any]:
