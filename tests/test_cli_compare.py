@@ -53,7 +53,7 @@ def test_a_comparison_ends_with_the_path_of_its_page(
 
     from workbench.analyses.comparison.sizes import SIZES
 
-    small = replace(SIZES["smoke"], planted_rows=2048, planted_steps=20, n_measured_rows=256)
+    small = replace(SIZES["smoke"], planted_rows=2048, planted_steps=20, n_measured_rows=256, timed=True)
     monkeypatch.setitem(SIZES, "smoke", small)  # type: ignore[arg-type]
     options = ["--run", str(tmp_path), "--learners", "topk", "--sites", "planted.zipf", "--check-seeds"]
     assert compare_command(options) == 0

@@ -97,7 +97,12 @@ def test_means_over_sites_are_of_the_same_sites(made: Compared) -> None:
     assert set(PAIR) <= set(near_l0(made, "planted.zipf"))
 
 
-def test_a_second_call_trains_nothing(made_run: Path, made: Compared) -> None:
+def test_a_second_call_trains_nothing(
+    made_run: Path, made: Compared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workbench.analyses.comparison import group
+
+    monkeypatch.setattr(group, "train_members", lambda *given: pytest.fail("trained again"))
     said: list[str] = []
     again = compare(
         made_run, size="smoke", learners=["topk"], sites=["planted.zipf"], check_seeds=[], say=said.append

@@ -129,9 +129,14 @@ def _planted(folder: Path, site: Site, size: Size) -> SiteData:
     return SiteData(site, folder, block.x, len(features.directions), k, features, block)
 
 
-def _of_model(run: Path, folder: Path, site: Site, size: Size, models: Models) -> SiteData:
+def make_texts(run: Path, size: Size) -> tuple[Path, Path]:
+    """The texts that the models of a comparison are trained and measured on, made once."""
     n_held = size.n_ctx * (size.n_blocks + 8) + size.n_measured_rows
-    train, held = write_texts(run / "text", n_tokens=size.model_rows, n_held_out=n_held)
+    return write_texts(run / "text", n_tokens=size.model_rows, n_held_out=n_held)
+
+
+def _of_model(run: Path, folder: Path, site: Site, size: Size, models: Models) -> SiteData:
+    train, held = make_texts(run, size)
     model = models.get(site.kind)
     capture(
         folder, bridge=model, model=EMBEDDED, hooks=tuple(HOOKS.values()), text=str(train), n_tokens=size.model_rows,

@@ -78,7 +78,7 @@ def compare(
     results, models = Results(run), Models(chosen)
     todo = [member for member in plan.members if not results.has(member)]
     n_workers = _workers(todo, workers)
-    if todo:
+    if todo and chosen.timed:
         say(_estimated(run, todo, models, n_workers).sentence)
     _measure(run, plan, todo, results, models, n_workers)
     _steady(run, plan, results, models)

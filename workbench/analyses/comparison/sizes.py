@@ -39,6 +39,7 @@ class Size:
         law_k: Latents per row in that grid.
         rank_blocks: Blocks of text for the effective ranks.
         check_seeds: Seeds of the checks of the methods; none where they are left out.
+        timed: Whether learners are timed first, for an estimate; not where that is a tenth of the whole.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Size:
     law_k: tuple[int, ...]
     rank_blocks: int
     check_seeds: tuple[int, ...]
+    timed: bool = True
 
 
 _NOT_IN_SMOKE = (
@@ -82,7 +84,7 @@ SIZES: Mapping[str, Size] = {
             model_rows=6_000, model_steps=40, model_batch=256, model_d_sae=192, model_k=8, frontier_k=(),
             left_out=_NOT_IN_SMOKE,
             n_ctx=64, n_blocks=6, n_measured_rows=2048, n_texts=80, seeds=(0, 1),
-            law_n=(48, 96, 192), law_k=(2, 4, 8), rank_blocks=4, check_seeds=(),
+            law_n=(48, 96, 192), law_k=(2, 4, 8), rank_blocks=4, check_seeds=(), timed=False,
         ),
         Size(
             name="full", planted="full", planted_rows=57_344, planted_steps=2000, planted_batch=256, planted_lr=5e-3,

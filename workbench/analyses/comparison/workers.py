@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from workbench.analyses.comparison.data import Models, prepare
+from workbench.analyses.comparison.data import Models, make_texts, prepare
 from workbench.analyses.comparison.group import Found, site_groups
 from workbench.analyses.comparison.plan import Member
 from workbench.dictionaries import ARCHITECTURES
@@ -71,6 +71,8 @@ def groups_elsewhere(
     Raises:
         KeyboardInterrupt: Ctrl-C; the processes have written their checkpoints.
     """
+    if any(member.site.kind != "planted" for member in members):
+        make_texts(run, members[0].size)  # which two folders share
     context = multiprocessing.get_context("spawn")
     posted, stop = context.SimpleQueue(), context.Event()
     hear = {Found: take, str: tell}
