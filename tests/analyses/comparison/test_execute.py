@@ -19,6 +19,7 @@ from workbench.analyses.comparison.reading import Compared, lost_to_random, near
 from workbench.analyses.comparison.sizes import SIZES
 from workbench.errors import UserError
 
+pytestmark = pytest.mark.timeout(900)  # the smoke comparison takes 80 s on a quiet core
 LOSING = ["planted.zipf", "model.resid"]
 RANKED = [name for name, figure in FIGURES.items() if figure.controlled and figure.better]
 
