@@ -56,8 +56,8 @@ def compare(
         sites: Names of sites; by default all that the size does not leave out.
         seeds: Training seeds; by default those of the size.
         check_seeds: Seeds of the methods' own checks; by default those of the size, none for no checks.
-        workers: Processes that share the sites; by default one per core, and none where a learner was registered by
-            hand, which other processes do not know.
+        workers: Processes that share the sites, and then the checks; by default one per core. A learner that was
+            registered by hand keeps the sites in this process: others do not know it.
         say: Called with the estimate before the start.
 
     Returns:
@@ -84,7 +84,7 @@ def compare(
     _steady(run, plan, results, models)
     if any(site.name == SITE for site in plan.sites) and lacks_instruments(run):
         measure_instruments(run, prepare(run, SITES[SITE], chosen, models), chosen)
-    run_checks(run, checked)
+    run_checks(run, checked, workers=workers)
     return results.table
 
 

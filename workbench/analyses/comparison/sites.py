@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workbench.errors import UserError, nearest
-from workbench.testbeds.planted import SETTINGS, planted_setting
+from workbench.testbeds.planted import SETTINGS
 
 LAYER, RESID = 2, "model.resid"
 HOOKS = {"resid": f"blocks.{LAYER}.hook_resid_post", "mlp": f"blocks.{LAYER}.hook_mlp_out"}
@@ -50,7 +50,7 @@ class Site:
     @property
     def nonnegative(self) -> bool:
         """Whether no row has a negative number."""
-        return self.kind == "planted" and planted_setting(self.setting, size="small").neurons > 0
+        return self.kind == "planted" and "neurons" in SETTINGS[self.setting]["full"]
 
     @property
     def folder(self) -> str:
